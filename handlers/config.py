@@ -1,0 +1,114 @@
+"""The ``handler:`` section of model-config.yaml as frozen dataclasses: every key the operator may set, its default and its unit."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from handlers.errors import ConfigError
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """Where the checkpoint lies (relative to the model directory) and how it is loaded."""
+
+    path: str = "model"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TokenizerConfig:
+    """``chat_template``: a Jinja file relative to the model directory that replaces the checkpoint's own."""
+
+    chat_template: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EngineConfig:
+    """Sizes of the engine: lengths in tokens, queues in requests, memory in GiB.
+
+    ``max_model_len`` None is the model's own. ``kv_memory_gib`` None is, on a CPU, the smaller of 4 GiB and a quarter of free memory.
+    ``memory_fraction`` is the share of an accelerator's total memory that weights and KV cache may take together.
+    """
+
+    name: Literal["continuous"] = "continuous"
+    max_model_len: int | None = Field(None, ge=1)
+    max_running: int = Field(64, ge=1)
+    max_waiting: int = Field(192, ge=0)
+    memory_fraction: float = Field(0.85, gt=0, le=1)
+    kv_memory_gib: float | None = Field(None, gt=0)
+    prefill_chunk_tokens: int = Field(512, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GenerationConfig:
+    """``max_new_tokens``: tokens generated when a request names no limit (a chat request may use all that fits)."""
+
+    max_new_tokens: int = Field(256, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StreamConfig:
+    """``flush_ms``: how long text may wait to be sent together with the text that follows it."""
+
+    flush_ms: int = Field(10, ge=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LimitsConfig:
+    """Limits on one request, in tokens, beyond what the model itself can take."""
+
+    max_prompt_tokens: int | None = Field(None, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class HandlerConfig:
+    """The whole section. ``integrity``: ``verify`` hashes when the archive has them, ``required`` refuses one that has none, ``off``."""
+
+    model: ModelConfig = ModelConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    engine: EngineConfig = EngineConfig()
+    generation: GenerationConfig = GenerationConfig()
+    stream: StreamConfig = StreamConfig()
+    limits: LimitsConfig = LimitsConfig()
+    integrity: Literal["verify", "required", "off"] = "verify"
+
+
+def parse_handler_config(model_config: Mapping[str, Any] | None) -> HandlerConfig:
+    """Read the ``handler`` section of a whole model-config mapping; a missing section means the defaults.
+
+    Raises ConfigError that names the key, and for an unknown key the nearest valid one.
+    """
+    section = (model_config or {}).get("handler") or {}
+    try:
+        # As JSON, because strict validation takes a mapping for a dataclass only there: YAML's 3 and "3" stay different things.
+        return TypeAdapter(HandlerConfig).validate_json(json.dumps(section, default=str))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(["handler", *path])
+    if problem["type"] not in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{key}: {problem['msg']}, got {problem['input']!r}"
+    known = _keys_beside(path)
+    nearest = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"valid keys: {', '.join(known)}"
+    return f"{key}: unknown key; {hint}"
+
+
+def _keys_beside(path: list[str]) -> list[str]:
+    owner: Any = HandlerConfig()
+    for part in path[:-1]:
+        owner = getattr(owner, part)
+    return list(owner.__dataclass_fields__)

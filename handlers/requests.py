@@ -1,0 +1,99 @@
+"""A request as handlers see it: what the client asked, how to sample, and what came of it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from handlers.errors import Failed, InvalidRequest, RequestError
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one sequence is sampled; neutral values mean "off".
+
+    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 keep the whole vocabulary. ``seed`` None draws a fresh one; a given seed makes
+    the output reproducible whatever else is in the batch. ``stop`` strings are matched in the decoded text, ``stop_token_ids`` before it.
+    ``max_tokens`` None means the handler's ``generation.max_new_tokens``; it is a number once the request is rendered.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A new piece of a request's text."""
+
+    text: str
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One client request on its way through the stages.
+
+    Exactly one of ``messages``, ``prompt`` and ``prompt_token_ids`` is given by the client; ``prompt_token_ids`` always stands after ``render``.
+    Not thread-safe: a request belongs to the worker's main thread.
+    """
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    route: str = ""
+    model: str = ""
+    messages: list[Message] | None = None
+    prompt: str | None = None
+    prompt_token_ids: list[int] = field(default_factory=list)
+    params: SamplingParams = field(default_factory=SamplingParams)
+    stream: bool = False
+    include_usage: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    created_s: float = field(default_factory=time.time)
+
+    extra: dict[str, Any] = field(default_factory=dict)
+    """The author's: anything that ``postprocess`` or ``emit`` should find again."""
+    fields: dict[str, Any] = field(default_factory=dict)
+    """The author's: extra top-level fields of the JSON answer (and of a stream's last event)."""
+
+    text: str = ""
+    num_generated_tokens: int = 0
+    finish_reason: FinishReason | None = None
+    error: RequestError | None = None
+    first_token_s: float | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will be generated for this request."""
+        return self.finish_reason is not None or self.error is not None
+
+    def fail(self, status: int, message: str) -> None:
+        """End this request with an HTTP ``status`` (400–599) and a message for the client; its neighbours go on."""
+        kind = InvalidRequest if status < 500 else Failed
+        self.error = kind(message, status=status)
+
+    def map_text(self, function: Callable[[str], str]) -> None:
+        """Apply ``function`` to every piece of text that the client sent: each message's text, or the prompt."""
+        if self.messages is not None:
+            self.messages = [_map_message(message, function) for message in self.messages]
+        if self.prompt is not None:
+            self.prompt = function(self.prompt)
+
+
+def _map_message(message: Message, function: Callable[[str], str]) -> Message:
+    content = message.get("content")
+    return {**message, "content": function(content)} if isinstance(content, str) else message
