@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from handlers.errors import Failed, InvalidRequest, RequestError
@@ -72,6 +72,9 @@ class Request:
 
     text: str = ""
     num_generated_tokens: int = 0
+    num_wasted_tokens: int = 0
+    num_sent_chars: int = 0
+    sink: Callable[[str], None] | None = None
     finish_reason: FinishReason | None = None
     error: RequestError | None = None
     first_token_s: float | None = None
@@ -85,6 +88,15 @@ class Request:
         """End this request with an HTTP ``status`` (400–599) and a message for the client; its neighbours go on."""
         kind = InvalidRequest if status < 500 else Failed
         self.error = kind(message, status=status)
+
+    def limit_tokens(self, default: int, max_model_len: int) -> None:
+        """Settle ``params.max_tokens`` for a rendered request: ``default`` or what fits the window; raise InvalidRequest if it cannot fit."""
+        room = max_model_len - len(self.prompt_token_ids)
+        asked = self.params.max_tokens
+        if room < 1 or (asked is not None and asked > room):
+            message = f"the prompt has {len(self.prompt_token_ids)} tokens and max_tokens is {asked or 1}: together more than the model's {max_model_len}"
+            raise InvalidRequest(message, param="max_tokens", code="context_length_exceeded")
+        self.params = replace(self.params, max_tokens=asked or min(default, room))
 
     def map_text(self, function: Callable[[str], str]) -> None:
         """Apply ``function`` to every piece of text that the client sent: each message's text, or the prompt."""

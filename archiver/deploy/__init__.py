@@ -1,0 +1,1 @@
+"""Start TorchServe around archives, wait until it can answer, stop it without a trace."""

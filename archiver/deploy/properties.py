@@ -1,0 +1,90 @@
+"""The ``config.properties`` of one server: what ships with the package, what this instance needs, what the user adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from archiver.configuration import config_path
+from archiver.deploy.instance import Instance
+from archiver.deploy.ports import Ports
+from archiver.deploy.served_model import ServedModel
+from archiver.errors import UsageError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+# A restart that makes every client fetch a new key is worse than a key that lives as long as the server: TorchServe's own limit is an hour.
+_TOKEN_EXPIRATION_MIN = 365 * 24 * 60
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the user decides about a server. ``properties`` are settings of TorchServe's own, from ``--ts-config``."""
+
+    host: str = "127.0.0.1"
+    token_auth: bool = False
+    log_level: str = "warn"
+    properties: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not self.token_auth:
+            raise UsageError(f"--host {self.host} lets other machines in without a password: add --token-auth, or stay on 127.0.0.1")
+        if self.log_level not in ("debug", "info", "warn", "error"):
+            raise UsageError(f"--log-level {self.log_level}: choose debug, info, warn or error")
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """Read ``key=value`` lines the way TorchServe's launcher does; lines that start with ``#`` are comments.
+
+    Raises UsageError for a file that cannot be read or a line that is no setting.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--ts-config {path}: cannot read it ({error.strerror if isinstance(error, OSError) else 'not text'})") from None
+    settings = [line for line in lines if line and not line.startswith("#")]
+    for line in settings:
+        if "=" not in line:
+            raise UsageError(f"--ts-config {path}: not a setting: {line!r} (expected key=value)")
+    return {key.strip(): value.strip() for key, value in (line.split("=", 1) for line in settings)}
+
+
+def write_properties(instance: Instance, ports: Ports, models: Iterable[ServedModel], settings: ServerSettings) -> None:
+    """Write the instance's ``config.properties``.
+
+    Raises UsageError when the user's properties set what the instance decides itself.
+    """
+    decided = _decided_here(instance, ports, models, settings)
+    chosen = dict(settings.properties or {})
+    for key in chosen.keys() & decided.keys():
+        raise UsageError(f"--ts-config sets {key}, which marquee serve decides itself ({decided[key]}): remove it from the file")
+    shipped = read_properties(config_path("config.properties"))
+    properties = {**shipped, **_suggested_here(instance, models), **chosen, **decided}
+    instance.config_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+
+
+def _decided_here(instance: Instance, ports: Ports, models: Iterable[ServedModel], settings: ServerSettings) -> dict[str, str]:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return {
+        "inference_address": f"http://{host}:{ports.inference}",
+        # Whoever reaches these can scale and describe models: never beyond this machine.
+        "management_address": f"http://127.0.0.1:{ports.management}",
+        "metrics_address": f"http://127.0.0.1:{ports.metrics}",
+        "grpc_inference_address": "127.0.0.1",
+        "grpc_inference_port": str(ports.grpc_inference),
+        "grpc_management_address": "127.0.0.1",
+        "grpc_management_port": str(ports.grpc_management),
+        "disable_token_authorization": str(not settings.token_auth).lower(),
+        "model_store": str(instance.model_store),
+        "load_models": ",".join(f"{model.name}={model.store_name}" for model in models),
+    }
+
+
+def _suggested_here(instance: Instance, models: Iterable[ServedModel]) -> dict[str, str]:
+    return {
+        "allowed_urls": f"file://{instance.model_store}/.*",
+        "install_py_dep_per_model": str(any(model.has_requirements for model in models)).lower(),
+        "metrics_config": str(config_path("metrics.yaml")),
+        "token_expiration_min": str(_TOKEN_EXPIRATION_MIN),
+    }

@@ -1,0 +1,67 @@
+"""Wait until every model of a server answers, or say why one does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from archiver.deploy.management import ModelStatus
+from archiver.errors import ArchiverError
+
+_POLL_S = 0.1
+
+
+class LoadFailed(ArchiverError):
+    """A model's worker could not load it; the message is the worker's own."""
+
+
+class ServerDied(ArchiverError):
+    """TorchServe itself ended before the models were ready."""
+
+
+class Describer(Protocol):
+    """Tells a model's status; None while that is unknown."""
+
+    def describe(self, model: str) -> ModelStatus | None: ...
+
+
+class Log(Protocol):
+    """Tells what workers do and why they failed."""
+
+    def update(self) -> None: ...
+
+    def activity(self, model: str) -> str: ...
+
+    def failure(self, model: str) -> str | None: ...
+
+
+def wait_until_ready(
+    models: Iterable[str], management: Describer, log: Log, is_running: Callable[[], bool], progress: Callable[[str], None] = lambda _: None
+) -> None:
+    """Return when all ``models`` are ready; ``progress`` is told what is being waited for, in a few words.
+
+    There is no time limit of our own: loading takes as long as the weights are large, and the frontend gives up after the archive's
+    ``startupTimeout``, which counts as a failed load here. The first failed load ends the wait; TorchServe would go on trying for minutes.
+
+    Raises LoadFailed with the worker's own cause, or ServerDied.
+    """
+    waiting = list(models)
+    while waiting:
+        # In this order: what a server wrote before it ended is read after it was seen to have ended.
+        was_running = is_running()
+        log.update()
+        for model in waiting:
+            if failure := log.failure(model):
+                raise LoadFailed(f"{model} failed to load: {failure}")
+        if not was_running:
+            raise ServerDied("TorchServe ended before it was ready")
+        waiting = [model for model in waiting if not _is_ready(management, model)]
+        if waiting:
+            progress(log.activity(waiting[0]) or f"loading {waiting[0]}")
+            time.sleep(_POLL_S)
+
+
+def _is_ready(management: Describer, model: str) -> bool:
+    status = management.describe(model)
+    return status is not None and status.is_ready

@@ -1,0 +1,105 @@
+"""Hash a range of a file, and copy it while hashing: blocks on all cores, each byte read once.
+
+A block is read, hashed and written piece by piece, small enough that a piece is still in the processor's cache when the next step takes it.
+Blocks need not be done in order: the SHA-256 of a member is defined over its blocks' (``handlers.integrity``), and CRC-32s of adjoining ranges
+can be combined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from handlers.integrity import BLOCK_BYTES, combine_blocks
+
+_PIECE_BYTES = 2**20
+_CRC_POLYNOMIAL = 0xEDB88320  # of zlib and ZIP, lowest power in the highest bit
+_ONE = 1 << 31
+
+OnBytes = Callable[[int], None]
+"""Called in the calling thread with the number of further bytes that are done."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """``size`` bytes of ``file`` from ``offset``."""
+
+    file: Path
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Digest:
+    """``sha256`` as in ``MAR-INF/integrity.json`` (hexadecimal), ``crc32`` as in ZIP."""
+
+    sha256: str
+    crc32: int
+
+
+def digest_span(span: Span, pool: ThreadPoolExecutor, on_bytes: OnBytes = lambda _: None, *, copy_to: Span | None = None) -> Digest:
+    """Hash ``span`` and, if ``copy_to`` is given, copy it there (an existing file, at its offset).
+
+    Raises OSError; EOFError if the file ends before the span does.
+    """
+    digests, crc32 = list[bytes](), 0
+    blocks = list(_blocks(span))
+    targets = list(_blocks(copy_to)) if copy_to else [None] * len(blocks)
+    for block, (digest, crc) in zip(blocks, pool.map(_digest_block, blocks, targets), strict=True):
+        digests.append(digest)
+        crc32 = combine_crc32(crc32, crc, block.size)
+        on_bytes(block.size)
+    return Digest(combine_blocks(digests), crc32)
+
+
+def combine_crc32(first: int, second: int, second_bytes: int) -> int:
+    """Return the CRC-32 of A+B from that of A, that of B, and the length of B.
+
+    A CRC is a remainder modulo a polynomial over GF(2): appending n bytes to A multiplies its remainder by x^(8n).
+    """
+    shift, power, bits = _ONE, _ONE >> 1, second_bytes * 8
+    while bits:
+        if bits & 1:
+            shift = _multiply(shift, power)
+        power = _multiply(power, power)
+        bits >>= 1
+    return _multiply(shift, first) ^ second
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    for degree in range(32):
+        if a & (_ONE >> degree):
+            product ^= b
+        b = (b >> 1) ^ (_CRC_POLYNOMIAL if b & 1 else 0)
+    return product
+
+
+def _blocks(span: Span) -> Iterator[Span]:
+    end = span.offset + span.size
+    for offset in range(span.offset, max(end, span.offset + 1), BLOCK_BYTES):
+        yield Span(span.file, offset, min(BLOCK_BYTES, end - offset))
+
+
+def _digest_block(block: Span, target: Span | None) -> tuple[bytes, int]:
+    sha256, crc32, remaining = hashlib.sha256(), 0, block.size
+    buffer = memoryview(bytearray(min(_PIECE_BYTES, max(remaining, 1))))
+    output = target.file.open("r+b", buffering=0) if target else open(os.devnull, "wb", buffering=0)
+    with output, block.file.open("rb", buffering=0) as source:
+        source.seek(block.offset)
+        output.seek(target.offset if target else 0)
+        while remaining:
+            count = source.readinto(buffer[:remaining])
+            if not count:
+                raise EOFError(f"{block.file} became shorter while it was read")
+            piece = buffer[:count]
+            sha256.update(piece)
+            crc32 = zlib.crc32(piece, crc32)
+            output.write(piece)
+            remaining -= count
+    return sha256.digest(), crc32

@@ -1,0 +1,142 @@
+"""Drive an engine from TorchServe's continuous batching: who came, who left, and what is new for whom, in one short step.
+
+The rules come from the frontend's protocol (TorchServe 0.12, ``ContinuousBatching.java``). In each call the frontend lists every live request and
+waits for the answer, so a step never waits for the engine longer than ``poll_s``. Only a message with more to follow tells the frontend to look
+whether the client is still there, so a request without news gets an empty one every ``heartbeat_s``; a client that left is missing from the
+next call. A stream needs two messages, so the first one is always empty: it carries the status, and the payload is not sent again after it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from handlers.engine.client import EngineClient, Event
+from handlers.errors import Failed, Unavailable
+from handlers.exchange import Exchange, open_exchange
+from handlers.frontend import Incoming, Reply
+from handlers.hooks import HandlerHooks
+from handlers.requests import Delta, FinishReason, Request
+from handlers.stages import run_stage
+from handlers.text.output import TextOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """How often things are sent, in seconds."""
+
+    flush_s: float = 0.01
+    heartbeat_s: float = 0.2
+    poll_s: float = 0.015
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    """A request that the engine is working on."""
+
+    exchange: Exchange
+    output: TextOutput
+    num_sent_tokens: int = 0
+    """Tokens generated when the client was last known to be there."""
+
+    @property
+    def request(self) -> Request:
+        return self.exchange.request
+
+
+class ContinuousDriver:
+    """Answer the frontend's calls from an engine's events. Sans I/O; everything happens in the thread that calls ``step``, which never raises."""
+
+    def __init__(
+        self, handler: HandlerHooks, engine: EngineClient, new_output: Callable[[Request], TextOutput], cadence: Cadence = Cadence()
+    ) -> None:
+        self._handler = handler
+        self._routes = handler.routes()
+        self._can_stream = handler.has_capability("streaming")
+        self._engine = engine
+        self._new_output = new_output
+        self._cadence = cadence
+        self._live: dict[str, _Live] = {}
+
+    def step(self, batch: Sequence[Incoming]) -> list[Reply | None]:
+        """Return a reply for each request in ``batch``, in its order; None where there is nothing to say yet."""
+        self._cancel_vanished({incoming.id for incoming in batch})
+        admitted = {incoming.id: self._admit(incoming) for incoming in batch if incoming.id not in self._live}
+        for event in self._engine.poll(0.0 if admitted else self._patience()):
+            self._advance(event)
+        return [admitted.get(incoming.id) or self._next_reply(incoming.id) for incoming in batch]
+
+    def _cancel_vanished(self, present: set[str]) -> None:
+        for request_id in self._live.keys() - present:
+            live = self._live.pop(request_id)
+            self._engine.cancel(request_id)
+            live.request.finish_reason = "cancelled"
+            live.request.num_wasted_tokens = live.output.num_tokens - live.num_sent_tokens
+            self._handler.record(live.request)
+
+    def _admit(self, incoming: Incoming) -> Reply:
+        if _is_handed_over(incoming):
+            lost = Request(id=incoming.id, stream=True, error=Unavailable("the worker restarted and lost this request; send it again"))
+            return self._open(Exchange(lost, codec=None))
+        exchange = open_exchange(incoming, self._routes, can_stream=self._can_stream)
+        if not exchange.request.is_finished:
+            for stage in (self._handler.preprocess, self._handler.render, self._handler.inference):
+                run_stage(stage, [exchange.request])
+        if not exchange.request.is_finished:
+            return self._open(exchange)
+        self._handler.record(exchange.request)
+        return exchange.complete()
+
+    def _open(self, exchange: Exchange) -> Reply:
+        self._live[exchange.request.id] = _Live(exchange, self._new_output(exchange.request))
+        return exchange.open()
+
+    def _advance(self, event: Event) -> None:
+        live = self._live.get(event.sequence_id)
+        if live is None or live.request.is_finished:
+            return  # Cancelled, or stopped by a stop string: what the engine still had in hand is of no interest.
+        request, output = live.request, live.output
+        if event.token_ids and request.first_token_s is None:
+            request.first_token_s = time.time()
+        text = output.push(event.token_ids, event.num_stop_tokens)
+        request.num_generated_tokens = output.num_tokens
+        reason: FinishReason | None = "stop" if output.is_stopped else event.finish_reason
+        if reason is not None:
+            text += output.finish()
+        if text:
+            run_stage(lambda requests: self._handler.emit(requests[0], Delta(text)), [request])
+        if request.error is not None or (output.is_stopped and event.finish_reason is None):
+            self._engine.cancel(request.id)
+        if reason is not None and request.error is None:
+            self._finish(request, reason, event.error)
+
+    def _finish(self, request: Request, reason: FinishReason, error: str | None) -> None:
+        if reason in ("stop", "length"):
+            request.finish_reason = reason
+            run_stage(self._handler.postprocess, [request])
+        else:
+            request.error = Failed(error or "the engine gave this request up; send it again")
+
+    def _next_reply(self, request_id: str) -> Reply | None:
+        live = self._live[request_id]
+        if live.request.is_finished:
+            del self._live[request_id]
+            self._handler.record(live.request)
+            return live.exchange.end()
+        silence_s = time.monotonic() - live.exchange.last_sent_s
+        if silence_s < (self._cadence.flush_s if live.exchange.pending else self._cadence.heartbeat_s):
+            return None
+        live.num_sent_tokens = live.output.num_tokens
+        return live.exchange.flush()
+
+    def _patience(self) -> float:
+        """How long to wait for the engine: not at all when an answer is ready, and not past the next flush."""
+        if any(live.request.is_finished for live in self._live.values()):
+            return 0.0
+        return self._cadence.flush_s if any(live.exchange.pending for live in self._live.values()) else self._cadence.poll_s
+
+
+def _is_handed_over(incoming: Incoming) -> bool:
+    """Whether the payload of this request, new to us, went to a worker that is dead now."""
+    return incoming.body is None and incoming.headers.get("content-length", "0") != "0"

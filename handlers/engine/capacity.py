@@ -1,0 +1,89 @@
+"""How many sequences of what length fit into memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from handlers.config import EngineConfig
+from handlers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import device as Device
+
+logger = logging.getLogger(__name__)
+
+_GIB = 1 << 30
+_LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """``num_slots`` sequences of at most ``max_model_len`` tokens each."""
+
+    num_slots: int
+    max_model_len: int
+
+
+def plan_capacity(config: EngineConfig, *, token_bytes: int, model_len: int | None, budget_bytes: int) -> Capacity:
+    """Divide the KV memory into slots of equal length.
+
+    ``token_bytes`` is what all layers together keep of one token, ``model_len`` the model's own limit (None: it names none). A length that the
+    operator set must fit; the model's own is shortened to what does. Raises ConfigError.
+    """
+    wanted = _wanted_len(config, model_len)
+    fitting = budget_bytes // token_bytes
+    memory = f"{budget_bytes / _GIB:.3g} GiB of KV memory hold {fitting} tokens of {token_bytes} bytes"
+    if fitting < 2 or (config.max_model_len is not None and fitting < wanted):
+        raise ConfigError(f"handler.engine.max_model_len is {wanted}, but {memory}: lower it, or raise handler.engine.kv_memory_gib")
+    max_model_len = min(wanted, fitting)
+    num_slots = min(config.max_running, fitting // max_model_len)
+    if max_model_len < wanted or num_slots < config.max_running:
+        logger.warning(
+            "%s: %d sequences of %d tokens; lower handler.engine.max_model_len for more sequences, or raise handler.engine.kv_memory_gib",
+            memory, num_slots, max_model_len,
+        )  # fmt: skip
+    return Capacity(num_slots, max_model_len)
+
+
+def model_len(model_config: Any) -> int | None:
+    """Return the longest sequence that a transformers configuration allows, in tokens; None when it does not say.
+
+    Rotary embeddings that change with the length of the longest sequence in a batch would make a request's output depend on its neighbours:
+    such a model is served up to the length below which they are constant.
+    """
+    text_config = model_config.get_text_config()
+    longest: int | None = getattr(text_config, "max_position_embeddings", None)
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
+        return rope.get("original_max_position_embeddings") or longest
+    return longest
+
+
+def kv_budget_bytes(config: EngineConfig, device: Device) -> int:
+    """Return the memory for keys and values: what the operator set, else what ``device`` can spare."""
+    if config.kv_memory_gib is not None:
+        return int(config.kv_memory_gib * _GIB)
+    if device.type == "cuda":
+        return _cuda_budget_bytes(config.memory_fraction, device)
+    import psutil
+
+    return int(min(4 * _GIB, psutil.virtual_memory().available // 4))
+
+
+def _cuda_budget_bytes(memory_fraction: float, device: Device) -> int:
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    return max(int(free - (1 - memory_fraction) * total), 0)
+
+
+def _wanted_len(config: EngineConfig, model_len: int | None) -> int:
+    if config.max_model_len is None and model_len is None:
+        raise ConfigError("the model names no longest sequence: set handler.engine.max_model_len, in tokens")
+    if config.max_model_len is not None and model_len is not None and config.max_model_len > model_len:
+        raise ConfigError(f"handler.engine.max_model_len is {config.max_model_len}, but the model takes at most {model_len} tokens")
+    wanted = config.max_model_len or model_len
+    assert wanted is not None
+    return wanted

@@ -1,0 +1,103 @@
+"""Can the engine run this model? Ask the model: try it, and compare with what it computes on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from handlers.engine.runner import Runner
+from handlers.engine.scheduler import Chunk, StepPlan
+from handlers.engine.slot_cache import KVShape
+from handlers.engine.transformers_runner import forward, replace_attention
+from handlers.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_PROBE_TOKENS = 8
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+_TOLERANCE_FLOAT32 = 1e-3
+_TOLERANCE_HALF = 0.1
+"""Relative error of the logits: rounding stays far below, a term of the attention that is missing or misplaced far above."""
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """A model whose attention is ours now: what its layers keep of a token, and what it said of the probe before."""
+
+    kv_shapes: tuple[KVShape, ...]
+    probe: tuple[int, ...]
+    logits: Tensor  # (vocab_size,) after the last token of the probe
+
+
+@torch.inference_mode()
+def adopt(model: PreTrainedModel) -> Adoption:
+    """Put our attention into ``model`` and learn the shapes of its KV cache; raises ConfigError for a model the engine cannot run."""
+    _check_architecture(model)
+    probe = tuple(token_id % model.get_input_embeddings().num_embeddings for token_id in range(3, 3 + _PROBE_TOKENS))
+    token_ids = torch.tensor([probe], device=model.device)
+    positions = torch.arange(_PROBE_TOKENS, device=model.device)[None]
+    shapes = _ShapeProbe()
+    try:
+        logits = model(input_ids=token_ids, position_ids=positions, use_cache=False).logits[0, -1].float()
+        replace_attention(model)
+        forward(model, token_ids, positions, shapes, positions[0, -1:])
+    except Exception as error:  # whatever a foreign model raises
+        raise _unfit(model, str(error)) from error
+    return Adoption(shapes.in_order(model), probe, logits)
+
+
+def check_runner(model: PreTrainedModel, runner: Runner, adoption: Adoption) -> None:
+    """Raise ConfigError unless ``runner``, fed in chunks, agrees with what the model computed on its own. Leaves the runner empty."""
+    probe = adoption.probe
+    try:
+        for start, end in ((0, 3), (3, _PROBE_TOKENS - 1), (_PROBE_TOKENS - 1, _PROBE_TOKENS)):
+            logits = runner.run(StepPlan((Chunk("probe", 0, start, probe[start:end], samples=True),)))
+        runner.reset()
+    except Exception as error:  # whatever a foreign model raises
+        raise _unfit(model, str(error)) from error
+    if logits.shape[0] != 1:
+        raise _unfit(model, "it cannot compute the logits of selected tokens alone (logits_to_keep)")
+    difference = ((logits[0] - adoption.logits).norm() / adoption.logits.norm()).item()
+    if not difference <= (_TOLERANCE_FLOAT32 if model.dtype == torch.float32 else _TOLERANCE_HALF):
+        raise _unfit(model, f"its output differs by {difference:.1%} when the prompt is read in chunks")
+
+
+@dataclass
+class _ShapeProbe:
+    """An Attention over the step alone, which notes what each layer would keep."""
+
+    shapes: dict[int, KVShape] = field(default_factory=dict)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, softcap: float | None
+    ) -> Tensor:
+        self.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
+        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+        return attended[0].transpose(0, 1)
+
+    def in_order(self, model: PreTrainedModel) -> tuple[KVShape, ...]:
+        if sorted(self.shapes) != list(range(len(self.shapes))) or not self.shapes:
+            raise _unfit(model, f"only its layers {sorted(self.shapes)} use attention")
+        return tuple(self.shapes[layer] for layer in sorted(self.shapes))
+
+
+def _check_architecture(model: PreTrainedModel) -> None:
+    config = model.config.get_text_config()
+    other_layers = set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES
+    if model.config.is_encoder_decoder:
+        raise _unfit(model, "it is an encoder-decoder")
+    if other_layers:
+        raise _unfit(model, f"it has {', '.join(sorted(other_layers))} layers")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise _unfit(model, "its attention cannot be replaced (transformers' attention interface)")
+
+
+def _unfit(model: PreTrainedModel, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{type(model).__name__} cannot run on the continuous engine: {reason}. Serve it with BatchedCausalLMHandler, which uses model.generate"
+    )

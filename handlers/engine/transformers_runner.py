@@ -1,0 +1,92 @@
+"""Run any transformers decoder whose attention can be replaced: one forward a step over all tokens, over a cache of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from handlers.engine.scheduler import StepPlan
+from handlers.engine.slot_cache import KVShape, SlotCache, StepAttention
+from handlers.engine.step_layout import lay_out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_ATTENTION = "marquee"
+_UNKNOWN_TERMS = ("s_aux", "position_bias", "indices")  # attention sinks, learned biases, sparse selections
+
+
+class Attention(Protocol):
+    """What a layer's attention is handed to; travels with the forward's keyword arguments, so that nothing global changes."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, softcap: float | None
+    ) -> Tensor:
+        """Return ``(num_tokens, num_query_heads, value_dim)``; the inputs are ``(1, heads, num_tokens, dim)``."""
+        ...
+
+
+class TransformersRunner:
+    """A Runner over contiguous slots. ``compatibility.adopt`` has seen the model before; all of it is on one device."""
+
+    def __init__(self, model: PreTrainedModel, kv_shapes: Sequence[KVShape], *, num_slots: int, max_model_len: int) -> None:
+        self.num_slots = num_slots
+        self.max_model_len = max_model_len
+        self.vocab_size: int = model.get_input_embeddings().num_embeddings
+        self._model = model
+        self._cache = SlotCache(kv_shapes, num_slots, max_model_len, model.dtype, model.device)
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> Tensor:
+        """Compute a step; see Runner."""
+        layout = lay_out(plan, self._model.device)
+        self._cache.begin(layout)
+        return forward(self._model, layout.token_ids, layout.positions, StepAttention(self._cache, layout), layout.sampling)
+
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Forget all sequences; see Runner."""
+        self._cache.clear()
+
+
+def replace_attention(model: PreTrainedModel) -> None:
+    """Hand the attention of every layer to the ``Attention`` that comes with each ``forward``."""
+    AttentionInterface.register(_ATTENTION, _attention)
+    model.set_attn_implementation(_ATTENTION)
+
+
+def forward(model: PreTrainedModel, token_ids: Tensor, positions: Tensor, attention: Attention, rows: Tensor) -> Tensor:
+    """Return float32 logits ``(len(rows), vocab_size)`` of the given rows of ``token_ids`` ``(1, num_tokens)``."""
+    output = model(
+        input_ids=token_ids,
+        position_ids=positions,
+        use_cache=False,
+        logits_to_keep=rows,
+        marquee_attention=attention,
+    )
+    logits: Tensor = output.logits[0].float()
+    return logits
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    marquee_attention: Attention,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Follow transformers' attention interface (docs: "Attention Interface"); returns ``(1, num_tokens, num_heads, value_dim)``."""
+    unknown = [name for name in _UNKNOWN_TERMS if others.get(name) is not None]
+    if attention_mask is not None or unknown:
+        raise NotImplementedError(f"its attention has a term of its own ({', '.join(unknown) or 'a mask'})")
+    return marquee_attention.attend(module.layer_idx, query, key, value, scaling, sliding_window, softcap)[None], None

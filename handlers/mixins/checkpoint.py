@@ -1,0 +1,29 @@
+"""Load a Hugging Face checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from handlers.hooks import HandlerHooks
+from handlers.weights.checkpoint import Checkpoint
+
+
+class CheckpointMixin(HandlerHooks):
+    """Load the checkpoint that travels in the archive.
+
+    Adds ``checkpoint``: what the directory says about itself, open from ``initialize`` on. Owns no weights: ``load_model`` hands them to its
+    caller. Requires nothing.
+    """
+
+    provides = frozenset({"checkpoint"})
+    checkpoint: Checkpoint
+
+    def initialize(self, context: Any) -> None:
+        """Refuse what is no checkpoint, or may not be loaded, before anything heavy is imported."""
+        super().initialize(context)
+        self.checkpoint = Checkpoint.open(self.model_dir / self.config.model.path, self.config.model)
+
+    def load_model(self) -> Any:
+        """Return the transformers model."""
+        super().load_model()
+        return self.checkpoint.load()

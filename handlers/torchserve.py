@@ -1,0 +1,97 @@
+"""The root of every handler: TorchServe's lifecycle around the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from handlers.config import HandlerConfig, parse_handler_config
+from handlers.errors import ConfigError
+from handlers.exchange import Exchange, open_exchange
+from handlers.frontend import read_batch, write_replies
+from handlers.hooks import HandlerHooks
+from handlers.integrity import verify_directory
+from handlers.stages import run_stage
+from handlers.telemetry import Metric
+from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
+
+try:
+    from ts.torch_handler.base_handler import BaseHandler
+except ImportError:  # Archives are checked, and handlers tested, where TorchServe is not installed.
+    BaseHandler = object
+
+
+class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
+    """Run the stages once for each batch that the frontend sends: decode → preprocess → render → inference → postprocess → encode.
+
+    Owns ``config``, ``model_dir`` and ``model_name``. Thread safety: TorchServe calls a worker from one thread.
+    """
+
+    is_root: ClassVar[bool] = True
+
+    @classmethod
+    def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
+        """One worker, and TorchServe's own dynamic batching of up to 8 requests within 50 ms."""
+        return {"minWorkers": 1, "maxWorkers": 1, "batchSize": 8, "maxBatchDelay": 50, "responseTimeout": 300, "startupTimeout": 600}
+
+    def initialize(self, context: Any) -> None:
+        """Read the configuration and check the archive before anything is loaded from it; raise ConfigError."""
+        super().initialize(context)
+        keys = context.model_yaml_config or {}
+        self.model_dir = Path(context.system_properties["model_dir"])
+        self.model_name = context.model_name
+        self.model_version = str((context.manifest or {}).get("model", {}).get("modelVersion", "1.0"))
+        self.config = parse_handler_config(keys)
+        check_frontend_mode(type(self), keys, self.config)
+        if self.config.integrity != "off":
+            verify_directory(self.model_dir, required=self.config.integrity == "required")
+        self._metrics = context.metrics
+        adapt_worker(context)
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer one batch; every request succeeds or fails alone."""
+        routes = self.routes()
+        exchanges = [open_exchange(incoming, routes, can_stream=self.has_capability("streaming")) for incoming in read_batch(data, context)]
+        requests = [exchange.request for exchange in exchanges if not exchange.request.is_finished]
+        if len(exchanges) == 1:
+            _stream_at_once(exchanges[0], context)
+        for stage in (self.preprocess, self.render, self.inference, self.postprocess):
+            run_stage(stage, requests)
+        for exchange in exchanges:
+            self.record(exchange.request)
+        return write_replies([exchange.end() if exchange.last_sent_s else exchange.complete() for exchange in exchanges], context)
+
+    def describe_handle(self) -> dict[str, Any]:
+        """Answer TorchServe's describe call (``GET :8081/models/<name>?customized=true``)."""
+        return self.describe()
+
+    def describe(self) -> dict[str, Any]:
+        """Name the class, the model and the configuration."""
+        return super().describe() | {"handler": type(self).__name__, "model": self.model_name, "version": self.model_version}
+
+    def report(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
+        """Hand one observation to TorchServe's metrics; it reaches Prometheus if metrics.yaml declares it."""
+        report_metric(self._metrics, metric, value, [*labels, self.model_name, "Model"])
+
+
+def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], config: HandlerConfig) -> None:
+    """Raise ConfigError, with the line to write, if model-config.yaml asks the frontend for another mode than the class was built for."""
+    wanted = handler.frontend_keys(config)
+    for key in ("continuousBatching", "asyncCommunication"):
+        if bool(keys.get(key, False)) != bool(wanted.get(key, False)):
+            raise ConfigError(f"{handler.__name__} needs '{key}: {str(bool(wanted.get(key))).lower()}' at the top level of model-config.yaml")
+    if wanted["maxWorkers"] == 1 and wanted.get("continuousBatching") and keys.get("maxWorkers", 1) != 1:
+        raise ConfigError(f"{handler.__name__} takes one worker: set 'minWorkers: 1' and 'maxWorkers: 1' in model-config.yaml")
+
+
+def _stream_at_once(exchange: Exchange, context: Any) -> None:
+    """Send streamed text the moment it is emitted; TorchServe can do so outside of continuous batching when the batch is one."""
+    if not exchange.request.stream:
+        return
+
+    def send(text: str) -> None:
+        exchange.write(text)
+        send_intermediate(write_replies([exchange.flush()], context), context)
+
+    exchange.request.sink = send

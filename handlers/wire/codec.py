@@ -1,0 +1,45 @@
+"""The codec protocol: how one route's bodies become requests, and finished or streaming requests become bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+from handlers.errors import RequestError
+from handlers.frontend import Incoming, Reply
+from handlers.requests import Request
+
+
+class Codec(Protocol):
+    """One route of the API; stateless, so one instance serves every request."""
+
+    def decode(self, incoming: Incoming) -> Request:
+        """Return the validated request, or raise RequestError with the offending parameter's name."""
+        ...
+
+    def answer(self, request: Request) -> Reply:
+        """Return the complete response to a finished request."""
+        ...
+
+    def frame(self, request: Request, text: str) -> bytes:
+        """Return the event (server-sent event, UTF-8) that carries a new piece of a streamed request's text."""
+        ...
+
+    def last_frames(self, request: Request) -> bytes:
+        """Return the events that end a finished stream: finish reason, usage, end marker."""
+        ...
+
+
+def event(data: Any) -> bytes:
+    """Return one server-sent event (https://html.spec.whatwg.org/multipage/server-sent-events.html) with a JSON payload."""
+    return b"data: " + to_json(data) + b"\n\n"
+
+
+def error_event(error: RequestError) -> bytes:
+    """Return the event that ends a stream with an error; the ``openai`` client raises it as ``APIError``."""
+    return event(error.body())
+
+
+def to_json(data: Any) -> bytes:
+    """Return compact JSON in UTF-8."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
