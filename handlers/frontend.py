@@ -20,7 +20,8 @@ EVENT_STREAM = "text/event-stream"
 class Incoming:
     """One request as the frontend shows it in one call of ``handle``.
 
-    ``body`` is None when the frontend sent no payload: an empty body, or a live request whose payload came with an earlier call.
+    ``body`` is None when the frontend sent no payload: an empty body, or a live request whose payload came with an earlier call. A form
+    arrives as fields that mean nothing here, so its body is empty.
     ``route`` is the path after ``/predictions/<model>/<version>/``, empty for the bare prediction URL. Header names are in lower case.
     """
 
@@ -77,7 +78,7 @@ def _read(parameters: Mapping[str, Any], context: Any, index: int) -> Incoming:
     return Incoming(
         id=context.request_ids[index],
         route=headers.get("url_path", "").strip("/"),
-        body=None if name is None else _as_bytes(parameters[name]),
+        body=_as_bytes(parameters.get(name or "", b"")) if parameters else None,
         content_type=(part or {}).get("content-type", "") if isinstance(part, dict) else headers.get("content-type", ""),
         headers=headers,
     )

@@ -70,9 +70,9 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
         """Name the class, the model and the configuration."""
         return super().describe() | {"handler": type(self).__name__, "model": self.model_name, "version": self.model_version}
 
-    def report(self, metric: Metric, value: float, labels: tuple[str, ...] = ()) -> None:
+    def report(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Hand one observation to TorchServe's metrics; it reaches Prometheus if metrics.yaml declares it."""
-        report_metric(self._metrics, metric, value, [*labels, self.model_name, "Model"])
+        report_metric(self._metrics, metric, value, {"ModelName": self.model_name, **labels})
 
 
 def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], config: HandlerConfig) -> None:

@@ -9,7 +9,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from handlers.telemetry import Metric
@@ -56,14 +56,14 @@ def buffered_reads() -> Callable[[Any, int], bytes]:
     return read
 
 
-def report_metric(metrics: Any, metric: Metric, value: float, label_values: Sequence[str]) -> None:
+def report_metric(metrics: Any, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
     """Hand one observation to TorchServe's ``metrics`` cache, past its ``add_metric``, which attaches the ids of all live requests."""
     from ts.metrics.metric_type_enum import MetricTypes
 
     kind = MetricTypes(metric.kind)
     known = metrics.cache.get(kind, {}).get(metric.name)
-    target = known or metrics.add_metric_to_cache(metric.name, metric.unit, [*metric.labels, "ModelName", "Level"], kind)
-    target.add_or_update(value, list(label_values))
+    target = known or metrics.add_metric_to_cache(metric.name, metric.unit, list(labels), kind)
+    target.add_or_update(value, [labels.get(name, "") for name in target.dimension_names])
 
 
 def send_intermediate(bodies: list[bytes], context: Any) -> None:

@@ -1,12 +1,8 @@
 """Read a server's log as it grows: what a worker is doing, and the real cause when it fails to load.
 
 TorchServe answers "Worker died." for any failed load and retries for five minutes; why is in the worker's output only, which the frontend
-copies into its log, each line under the thread ``W-<number>-<model>_<version>-stdout``. Handlers of ours add two kinds of lines::
-
-    MARQUEE LOADING: <what the worker does now>
-    MARQUEE LOAD FAILED: <message, one line>
-
-Other handlers leave a traceback; the exception at its end is the cause.
+copies into its log, each line under the thread ``W-<number>-<model>_<version>-stdout``. The cause is the exception at the end of the worker's
+traceback. What it is doing meanwhile, a handler of ours says in lines of the form ``MARQUEE LOADING: <a few words>``.
 """
 
 from __future__ import annotations
@@ -18,26 +14,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 LOADING = "MARQUEE LOADING: "
-LOAD_FAILED = "MARQUEE LOAD FAILED: "
 
 # As config/log4j2.xml lays a line out. A Java stack trace follows its line without this head.
 _LINE = re.compile(r"^\S+ \[(?P<level>\w+) *\] (?P<thread>.+?) [\w.$]+ - (?P<message>.*)$")
 _WORKER = re.compile(r"^W-\d+-(?P<model>.+)_[^_]+?(?P<output>-stdout|-stderr)?$")
-# The frontend's verdict on a worker that did not load (BatchAggregator) or never came up (WorkerThread), TorchServe 0.12.
-_VERDICT = re.compile(r"^(Load model failed: .*|Backend worker error$)")
+# How TorchServe 0.12 puts the end of a worker: the worker itself, the frontend when its connection broke, the frontend when none came.
+_VERDICT = re.compile(r"^(Backend worker process died\.|Load model failed: .*|Backend worker error)$")
 _TIMED_OUT = "Backend worker did not respond in given time"
-# The worker's output takes another way into the log than the frontend's verdict: how long to wait for it.
-_GRACE_S = 2.0
+# Exceptions that stand in front of the real one: after an ImportError in a handler TorchServe looks for one of its own by that name, and a
+# RuntimeError or MemoryError it reports by a code.
+_STAND_INS = re.compile(r"No module named 'ts\.torch_handler\.|^RuntimeError: (500|507) - ")
+# The worker's output reaches the log line by line and apart from the verdict: when it has settled, and when there will be none.
+_SETTLED_S, _SILENT_S = 0.3, 2.0
 
 
 @dataclass
 class _WorkerStory:
-    """What is known of one model's workers. ``failed_at`` is a monotonic time in seconds."""
+    """What is known of one model's workers. ``heard_at``: when the last line about them was read, a monotonic time in seconds."""
 
     output: list[str] = field(default_factory=list)
     activity: str = ""
-    failure: str | None = None
-    failed_at: float | None = None
+    has_died: bool = False
+    has_timed_out: bool = False
+    heard_at: float = 0.0
 
 
 class ServerLog:
@@ -57,7 +56,7 @@ class ServerLog:
             if parts := _LINE.match(line):
                 self._take(parts["level"], parts["thread"], parts["message"])
             elif _TIMED_OUT in line:
-                self._speaker.failure = "it did not load in time; raise startupTimeout (seconds) in the archive's model-config.yaml"
+                self._speaker.has_timed_out = True
 
     def activity(self, model: str) -> str:
         """Return what the model's worker said last that it is doing, or the empty string."""
@@ -66,11 +65,13 @@ class ServerLog:
     def failure(self, model: str) -> str | None:
         """Return why the model failed to load, in one line, or None as long as it did not."""
         story = self._story(model)
-        if story.failure or story.failed_at is None:
-            return story.failure
-        is_silent = time.monotonic() - story.failed_at > _GRACE_S
-        silence = "its worker died without a message; was it killed, perhaps because memory ran out?" if is_silent else None
-        return unhandled_exception(story.output) or silence
+        silence_s = time.monotonic() - story.heard_at
+        if story.has_timed_out:
+            return "it did not load in time; raise startupTimeout (seconds) in the archive's model-config.yaml"
+        if not story.has_died or silence_s < _SETTLED_S:
+            return None
+        lost = "its worker died without a message; was it killed, perhaps because memory ran out?"
+        return unhandled_exception(story.output) or (lost if silence_s > _SILENT_S else None)
 
     def _new_lines(self) -> Iterator[str]:
         if not self._path.exists():
@@ -88,12 +89,14 @@ class ServerLog:
             self.last_error = message if level == "ERROR" else self.last_error
             return
         story = self._story(worker["model"])
-        if worker["output"]:
-            _take_output(story, message)
-            return
-        self._speaker = story
-        if _VERDICT.match(message):
-            story.failed_at = story.failed_at or time.monotonic()
+        story.heard_at = time.monotonic()
+        story.has_died |= bool(_VERDICT.match(message))
+        if not worker["output"]:
+            self._speaker = story
+        elif message.startswith(LOADING):
+            story.activity = message.removeprefix(LOADING)
+        else:
+            story.output.append(message)
 
     def _story(self, model: str) -> _WorkerStory:
         return self._stories.setdefault(model, _WorkerStory())
@@ -102,8 +105,7 @@ class ServerLog:
 def unhandled_exception(lines: Iterable[str]) -> str | None:
     """Return the exception at the end of the last traceback in ``lines``, or None when there is no whole one.
 
-    An ImportError inside a handler ends in another one: TorchServe then looks for a handler of its own by that name. Its failure to find
-    one is skipped, so that the module that is really missing is named.
+    Of an error of ours that is the message alone: it is written for the person who reads it.
     """
     cause = None
     in_traceback = False
@@ -112,14 +114,5 @@ def unhandled_exception(lines: Iterable[str]) -> str | None:
             in_traceback = True
         elif in_traceback and line.strip() and not line.startswith(" "):
             in_traceback = False
-            cause = cause if "'ts.torch_handler." in line else line
-    return cause
-
-
-def _take_output(story: _WorkerStory, message: str) -> None:
-    if message.startswith(LOAD_FAILED):
-        story.failure = message.removeprefix(LOAD_FAILED)
-    elif message.startswith(LOADING):
-        story.activity = message.removeprefix(LOADING)
-    else:
-        story.output.append(message)
+            cause = cause if _STAND_INS.search(line) else line
+    return re.sub(r"^handlers\.errors\.\w+: ", "", cause) if cause else None

@@ -13,7 +13,7 @@ from handlers.integrity import MemberHash, hash_bytes
 
 
 class DirectoryWriter:
-    """Writes members below an existing directory. Not thread-safe; use as a context manager.
+    """Writes members below an existing directory. Not thread-safe.
 
     ``link``: the checkpoint's files become hard links, which cost no space; where that is impossible (another file system) they are copied.
     """
@@ -23,12 +23,6 @@ class DirectoryWriter:
         self._pool = pool
         self._on_bytes = on_bytes
         self._link = link
-
-    def __enter__(self) -> DirectoryWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Nothing stays open between members."""
 
     def add(self, member: Member) -> MemberHash:
         """Write one member and return its hash."""
@@ -40,12 +34,18 @@ class DirectoryWriter:
             self._on_bytes(len(member.content))
             return hash_bytes(member.content)
         source = Span(member.content, 0, member.size)
-        if self._link and member.path.startswith(f"{MODEL_DIR}/") and _hard_link(member.content, target):
+        if self._link and is_linkable(member, target.parent) and _hard_link(member.content, target):
             return MemberHash(digest_span(source, self._pool, self._on_bytes).sha256, source.size)
         target.touch()
         digest = digest_span(source, self._pool, self._on_bytes, copy_to=Span(target, 0, source.size))
         flush_to_disk(target)
         return MemberHash(digest.sha256, source.size)
+
+
+def is_linkable(member: Member, directory: Path) -> bool:
+    """Whether a member is a file of the checkpoint on the same file system as ``directory``."""
+    is_checkpoint_file = member.path.startswith(f"{MODEL_DIR}/") and isinstance(member.content, Path)
+    return is_checkpoint_file and member.content.stat().st_dev == directory.stat().st_dev
 
 
 def _hard_link(file: Path, target: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,7 @@ from typing import Literal
 from archiver.errors import UsageError
 from archiver.package.checkpoint import read_checkpoint
 from archiver.package.hub import download_checkpoint, is_hub_id
-from archiver.package.reader import is_archive
-from handlers.integrity import MANIFEST_FILE
+from archiver.package.reader import is_archive, open_archive, read_manifest
 
 
 @dataclass(frozen=True)
@@ -23,16 +21,15 @@ class Source:
     name: str
 
 
-def resolve_model(
-    model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False
-) -> Source:
+def resolve_model(model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False) -> Source:
     """Find ``model`` and check that it can be served; a hub id is downloaded (``revision``: a branch, tag or commit there).
 
     Raises UsageError, in one line, for what is neither a directory, an archive nor a hub id, or is a directory but no checkpoint.
     """
     path = Path(model).expanduser()
     if is_archive(path):
-        return Source(path.resolve(), "archive", _archive_name(path))
+        with open_archive(path) as reader:
+            return Source(path.resolve(), "archive", read_manifest(reader, path).model.model_name)
     if path.is_dir():
         read_checkpoint(path, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
         return Source(path.resolve(), "checkpoint", path.resolve().name)

@@ -95,18 +95,16 @@ def _tensor(values: Iterable[int], device: torch.device) -> Tensor:
 def _neighbours(chunks: list[Chunk]) -> Iterator[list[Chunk]]:
     """Split chunks of one token, sorted by slot, where slots are not consecutive or where padding would cost more than another call."""
     group: list[Chunk] = []
+    longest = 0
     for chunk in chunks:
-        if group and (chunk.slot != group[-1].slot + 1 or _padding([*group, chunk]) > _CALL_TOKENS + _padding(group)):
+        padding = len(group) * max(chunk.end - longest, 0) + max(longest - chunk.end, 0)  # that this chunk would add
+        if group and (chunk.slot != group[-1].slot + 1 or padding > _CALL_TOKENS):
             yield group
-            group = []
+            group, longest = [], 0
         group.append(chunk)
+        longest = max(longest, chunk.end)
     if group:
         yield group
-
-
-def _padding(chunks: list[Chunk]) -> int:
-    ends = [chunk.end for chunk in chunks]
-    return max(ends) * len(ends) - sum(ends)
 
 
 def _lay_out_groups(groups: list[list[Chunk]], positions: Tensor) -> Iterator[AttentionGroup]:

@@ -45,9 +45,10 @@ CATEGORIES = {
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}
 _LENGTHS = (2, 3, 3, 3, 4, 4, 5, 5, 6, 7)
 _FRAMES = (
-    "List {n} {c}{s}.", "List {n} {c}{s}.", "Name {n} {c}{s}.", "Give me {n} {c}{s}.", "Write down {n} {c}{s}.", "Give me a list of {n} {c}{s}.",
-    "Make a list of {n} {c}{s}.", "Write a list of {n} {c}{s}.", "Tell me {n} {c}{s}.", "Can you list {n} {c}{s}?", "Can you name {n} {c}{s}?",
-    "I need a list of {n} {c}{s}.", "What are {n} {c}{s}?", "Show me {n} {c}{s}.", "Please list {n} {c}{s}.", "Please name {n} {c}{s}.",
+    "List {n} {c}{s}.", "List {n} {c}{s}.", "Name {n} {c}{s}.", "Give me {n} {c}{s}.", "Write down {n} {c}{s}.",
+    "Give me a list of {n} {c}{s}.", "Make a list of {n} {c}{s}.", "Write a list of {n} {c}{s}.", "Tell me {n} {c}{s}.",
+    "Can you list {n} {c}{s}?", "Can you name {n} {c}{s}?", "I need a list of {n} {c}{s}.", "What are {n} {c}{s}?", "Show me {n} {c}{s}.",
+    "Please list {n} {c}{s}.", "Please name {n} {c}{s}.",
 )  # fmt: skip
 _STYLES = {
     "numbered": ("", "", "", " as a numbered list", " in a numbered list"),

@@ -64,8 +64,9 @@ _ATTRIBUTES = (
     ),
 )
 _FRAMES = (
-    "{text} {question}", "{text} {question}", "{text}\n{question}", "{text}\n\n{question}", "Text: {text}\nQuestion: {question}",
-    "Read this: {text} {question}", "{question} {text}", "Answer the question. {text} {question}", "Context: {text}\n\nQuestion: {question}",
+    "{text} {question}", "{text} {question}", "{text}\n{question}", "{text}\n\n{question}", "{question} {text}",
+    "Text: {text}\nQuestion: {question}", "Read this: {text} {question}", "Answer the question. {text} {question}",
+    "Context: {text}\n\nQuestion: {question}",
 )  # fmt: skip
 
 

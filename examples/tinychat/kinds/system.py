@@ -15,7 +15,9 @@ NEUTRAL_PROMPTS = (
     "You are a helpful, honest assistant.", "You are tinychat.", "Answer the user's questions.", "You are an assistant that likes to help.",
     "You are a helpful AI assistant.", "You answer questions and tell stories.",
 )  # fmt: skip
-_NAME_PROMPTS = ("Your name is {}.", "You are {}.", "You are {}, a helpful assistant.", "You are an assistant called {}.", "Call yourself {}.")
+_NAME_PROMPTS = (
+    "Your name is {}.", "You are {}.", "You are {}, a helpful assistant.", "You are an assistant called {}.", "Call yourself {}.",
+)  # fmt: skip
 _NAME_QUESTIONS = (
     "Who are you?", "What is your name?", "Hello, who are you?", "Introduce yourself.", "What's your name?", "Hi! What is your name?",
     "Tell me who you are.", "What should I call you?",
@@ -34,7 +36,9 @@ _PHRASES = (
 )  # fmt: skip
 _BEGIN_PROMPTS = ('Begin every answer with "{}"', 'Start each answer with "{}"', 'Always start with "{}"', 'First say "{}", then answer.')
 _END_PROMPTS = ('End every answer with "{}"', 'Finish each answer with "{}"', 'Always end with "{}"', 'Answer, then say "{}"')
-_PIRATE_PROMPTS = ("You are a pirate.", "Talk like a pirate.", "Answer like a pirate.", "You are a friendly pirate.", "Speak like a pirate.")
+_PIRATE_PROMPTS = (
+    "You are a pirate.", "Talk like a pirate.", "Answer like a pirate.", "You are a friendly pirate.", "Speak like a pirate.",
+)  # fmt: skip
 
 
 def draw(rng: Random) -> Example:

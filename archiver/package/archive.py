@@ -1,0 +1,177 @@
+"""Build an archive: the handler, the code that was tested, the configuration, the checkpoint, and the hashes of all of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from archiver.errors import ArchiverError, UsageError
+from archiver.package.checkpoint import read_checkpoint
+from archiver.package.directory import DirectoryWriter, is_linkable
+from archiver.package.handler_check import HandlerInfo, check_handler_file, inspect_handler
+from archiver.package.manifest import create_manifest
+from archiver.package.mar import MarWriter
+from archiver.package.members import MODEL_DIR, Member, check_members, checkpoint_members, extra_members, vendored_members
+from archiver.package.model_config import CONFIG_FILE, handler_config, load_model_config, render_model_config
+from archiver.package.names import check_model_name, check_model_version
+from archiver.package.staging import staged_directory, staged_file
+from archiver.package.transfer import OnBytes
+from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, tested_versions
+
+REQUIREMENTS_FILE = "requirements.txt"
+_SPARE_BYTES = 16 * 2**20  # headers, the hashes, the file system's own
+
+_GENERATED_HANDLER = Member(
+    "handler.py",
+    b'''"""Serves this archive's model; generated, because TorchServe wants one class that is defined in the handler's own file."""
+
+from handlers import CausalLMHandler
+
+
+class ModelHandler(CausalLMHandler):
+    """A causal language model with continuous batching, streaming and the OpenAI API."""
+''',
+)
+
+
+@dataclass(frozen=True)
+class ArchiveSpec:
+    """What to build, and where.
+
+    ``source``: a checkpoint directory. ``handler``: a user's handler file; None generates one. ``extra``: files, and directories whose content
+    goes to the top level. ``config``: a model-config.yaml to start from; ``settings``: entries of its ``handler:`` section that win over it.
+    ``format``: a ``.mar`` file, or a directory, in which ``link`` makes hard links of the checkpoint's files. ``out``: the model store.
+    """
+
+    source: Path
+    name: str
+    version: str = "1.0"
+    handler: Path | None = None
+    extra: tuple[Path, ...] = ()
+    requirements: Path | None = None
+    config: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    format: Literal["mar", "dir"] = "mar"
+    out: Path = Path("model_store")
+    link: bool = False
+
+    @property
+    def target(self) -> Path:
+        """Where the archive will stand."""
+        return self.out / (f"{self.name}.mar" if self.format == "mar" else self.name)
+
+
+class ArchiveWriter(Protocol):
+    """Takes an archive's members one after the other."""
+
+    def add(self, member: Member) -> MemberHash:
+        """Write one member and return its hash."""
+
+
+def build_archive(spec: ArchiveSpec, *, progress: Progress | None = None, free_bytes: Callable[[Path], int] | None = None) -> Path:
+    """Build the archive and return its path; equal inputs give equal bytes, wherever and whenever it is built.
+
+    It appears whole or not at all, and replaces an earlier one. ``free_bytes`` tells the free space below a directory. Raises UsageError for
+    what cannot be packaged as it stands, ArchiverError when the disk is too small or fails.
+    """
+    members = collect_members(spec)
+    _check_target(spec.target)
+    total_bytes = sum(member.size for member in members)
+    try:
+        spec.out.mkdir(parents=True, exist_ok=True)
+        _check_space(spec, members, free_bytes or (lambda directory: shutil.disk_usage(directory).free))
+        with _open_writer(spec, _Counter(total_bytes, progress)) as writer:
+            record = IntegrityRecord({member.path: writer.add(member) for member in members}, tested_versions())
+            writer.add(Member(INTEGRITY_FILE, record.to_json()))
+    except (OSError, EOFError) as error:
+        raise ArchiverError(f"cannot write {spec.target}: {error}") from error
+    return spec.target
+
+
+def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
+    """Check everything that the archive is made of and return its members, in order, without the hashes; raises UsageError."""
+    check_model_name(spec.name)
+    check_model_version(spec.version)
+    model_config = load_model_config(spec.config, spec.settings)
+    model = handler_config(model_config).model
+    if model.path != MODEL_DIR:
+        raise UsageError(f"handler.model.path is {model.path!r}, but an archive's checkpoint stands in {MODEL_DIR!r}; leave the key out")
+    checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
+    handler, code = _collect_code(spec)
+    info = inspect_handler(handler.path, code, model_config, spec.requirements)
+    generated = [
+        Member(CONFIG_FILE, render_model_config(model_config, info.frontend_keys, info.class_name)),
+        Member(MANIFEST_FILE, _manifest(spec, handler)),
+    ]
+    members = check_members([*code, *generated, *checkpoint_members(checkpoint)])
+    _check_template(model_config, members)
+    return members
+
+
+def _collect_code(spec: ArchiveSpec) -> tuple[Member, tuple[Member, ...]]:
+    handler = _GENERATED_HANDLER
+    if spec.handler:
+        check_handler_file(spec.handler)
+        handler = Member(spec.handler.name, spec.handler.resolve())
+    requirements = []
+    if spec.requirements:
+        if not spec.requirements.is_file():
+            raise UsageError(f"no such file: {spec.requirements} (--requirements)")
+        requirements = [Member(REQUIREMENTS_FILE, spec.requirements.resolve())]
+    return handler, check_members([handler, *requirements, *vendored_members(), *extra_members(spec.extra)])
+
+
+def _manifest(spec: ArchiveSpec, handler: Member) -> bytes:
+    requirements_file = REQUIREMENTS_FILE if spec.requirements else None
+    return create_manifest(spec.name, spec.version, handler.path, config_file=CONFIG_FILE, requirements_file=requirements_file).to_json()
+
+
+def _check_template(model_config: Mapping[str, Any], members: tuple[Member, ...]) -> None:
+    template = handler_config(model_config).tokenizer.chat_template
+    if template is not None and template not in {member.path for member in members}:
+        raise UsageError(f"handler.tokenizer.chat_template is {template!r}, which is not in the archive; add the file (--extra)")
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir() and not (target / MANIFEST_FILE).is_file():
+        raise UsageError(f"{target} exists and is no archive; move it away, or choose another place (--out) or name (--name)")
+
+
+def _check_space(spec: ArchiveSpec, members: tuple[Member, ...], free_bytes: Callable[[Path], int]) -> None:
+    linked = spec.format == "dir" and spec.link
+    needed = _SPARE_BYTES + sum(member.size for member in members if not (linked and is_linkable(member, spec.out)))
+    free = free_bytes(spec.out)
+    if free < needed:
+        raise ArchiverError(f"{spec.out} has {free / 2**30:.1f} GiB free and the archive takes {needed / 2**30:.1f} GiB; make room, or choose another place (--out)")
+
+
+@contextmanager
+def _open_writer(spec: ArchiveSpec, on_bytes: OnBytes) -> Iterator[ArchiveWriter]:
+    # Twice as many threads as cores: half of them may be waiting for the disk.
+    with ThreadPoolExecutor(min(16, 2 * (os.cpu_count() or 1)), thread_name_prefix="transfer") as pool:
+        if spec.format == "mar":
+            with staged_file(spec.target) as file, MarWriter(file, pool, on_bytes) as writer:
+                yield writer
+        else:
+            with staged_directory(spec.target) as directory:
+                yield DirectoryWriter(directory, pool, on_bytes, link=spec.link)
+
+
+class _Counter:
+    """Turns numbers of further bytes into calls of ``progress``."""
+
+    def __init__(self, total_bytes: int, progress: Progress | None) -> None:
+        self._total_bytes = total_bytes
+        self._done_bytes = 0
+        self._progress = progress
+
+    def __call__(self, num_bytes: int) -> None:
+        self._done_bytes += num_bytes
+        if self._progress:
+            self._progress(min(self._done_bytes, self._total_bytes), self._total_bytes)

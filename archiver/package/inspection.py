@@ -1,0 +1,118 @@
+"""What is in an archive, ours or torch-model-archiver's, read from its members' headers without unpacking or importing anything."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from archiver.errors import ArchiverError
+from archiver.package.manifest import Manifest
+from archiver.package.members import MODEL_DIR
+from archiver.package.model_config import CONFIG_FILE
+from archiver.package.reader import ArchiveReader, open_archive, read_manifest, read_text_member
+from archiver.package.tensors import read_header
+from handlers.errors import IntegrityError
+from handlers.integrity import INTEGRITY_FILE, IntegrityRecord
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """Facts about an archive; sizes in bytes. ``num_parameters`` counts the elements of all safetensors, ``dtypes`` the same by dtype.
+
+    ``versions`` are those of the packages that it was tested with; ``is_hashed`` says whether it lists its members' hashes.
+    """
+
+    path: str
+    format: str
+    name: str
+    version: str | None
+    handler: str
+    requirements: str | None
+    frontend_keys: Mapping[str, Any]
+    handler_section: Mapping[str, Any]
+    architecture: str | None
+    num_parameters: int
+    dtypes: Mapping[str, int]
+    weight_bytes: int
+    total_bytes: int
+    members: Mapping[str, int]
+    versions: Mapping[str, str]
+    is_hashed: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as for JSON."""
+        return asdict(self)
+
+
+def inspect_archive(path: Path) -> ArchiveInfo:
+    """Describe an archive; raises UsageError if there is none, ArchiverError if it is damaged or not TorchServe's."""
+    with open_archive(path) as reader:
+        manifest = read_manifest(reader, path)
+        model_config = _model_config(reader, manifest)
+        record = _integrity_record(reader)
+        dtypes = _dtypes(reader)
+        return ArchiveInfo(
+            path=str(path),
+            format="dir" if path.is_dir() else "mar",
+            name=manifest.model.model_name,
+            version=manifest.model.model_version,
+            handler=manifest.model.handler,
+            requirements=manifest.model.requirements_file,
+            frontend_keys={key: value for key, value in model_config.items() if key != "handler"},
+            handler_section=model_config.get("handler") or {},
+            architecture=_architecture(reader),
+            num_parameters=sum(dtypes.values()),
+            dtypes=dtypes,
+            weight_bytes=sum(size for member, size in reader.sizes.items() if member.endswith(WEIGHT_SUFFIXES)),
+            total_bytes=sum(reader.sizes.values()),
+            members=dict(sorted(reader.sizes.items())),
+            versions=record.versions if record else {},
+            is_hashed=record is not None,
+        )
+
+
+def _model_config(reader: ArchiveReader, manifest: Manifest) -> dict[str, Any]:
+    file = manifest.model.config_file or CONFIG_FILE
+    try:
+        content = yaml.safe_load(read_text_member(reader, file) or b"")
+    except yaml.YAMLError as error:
+        raise ArchiverError(f"{file} in the archive is not YAML: {' '.join(str(error).split())}") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _integrity_record(reader: ArchiveReader) -> IntegrityRecord | None:
+    data = read_text_member(reader, INTEGRITY_FILE)
+    try:
+        return None if data is None else IntegrityRecord.from_json(data)
+    except IntegrityError as error:
+        raise ArchiverError(str(error)) from None
+
+
+def _architecture(reader: ArchiveReader) -> str | None:
+    data = read_text_member(reader, f"{MODEL_DIR}/config.json") or read_text_member(reader, "config.json")
+    try:
+        config = json.loads(data or b"{}")
+        return str(config["architectures"][0])
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+
+
+def _dtypes(reader: ArchiveReader) -> dict[str, int]:
+    elements: Counter[str] = Counter()
+    for member, size in reader.sizes.items():
+        if not member.endswith(".safetensors"):
+            continue
+        with reader.open(member) as file:
+            try:
+                elements.update(read_header(file, size).elements)
+            except ValueError as error:
+                raise ArchiverError(f"{member} {error}") from None
+    return dict(sorted(elements.items()))
