@@ -38,7 +38,8 @@ class _Live:
     exchange: Exchange
     output: TextOutput
     num_sent_tokens: int = 0
-    """Tokens generated when the client was last known to be there."""
+    num_confirmed_tokens: int = 0
+    """Tokens generated when the client was last known to be there: a message only shows that the one before it was not the last."""
 
     @property
     def request(self) -> Request:
@@ -63,8 +64,7 @@ class ContinuousDriver:
         """Return a reply for each request in ``batch``, in its order; None where there is nothing to say yet."""
         self._cancel_vanished({incoming.id for incoming in batch})
         admitted = {incoming.id: self._admit(incoming) for incoming in batch if incoming.id not in self._live}
-        for event in self._engine.poll(0.0 if admitted else self._patience()):
-            self._advance(event)
+        self._collect(0.0 if admitted else self._cadence.poll_s)
         return [admitted.get(incoming.id) or self._next_reply(incoming.id) for incoming in batch]
 
     def _cancel_vanished(self, present: set[str]) -> None:
@@ -72,7 +72,7 @@ class ContinuousDriver:
             live = self._live.pop(request_id)
             self._engine.cancel(request_id)
             live.request.finish_reason = "cancelled"
-            live.request.num_wasted_tokens = live.output.num_tokens - live.num_sent_tokens
+            live.request.num_wasted_tokens = live.output.num_tokens - live.num_confirmed_tokens
             self._handler.record(live.request)
 
     def _admit(self, incoming: Incoming) -> Reply:
@@ -91,6 +91,22 @@ class ContinuousDriver:
     def _open(self, exchange: Exchange) -> Reply:
         self._live[exchange.request.id] = _Live(exchange, self._new_output(exchange.request))
         return exchange.open()
+
+    def _collect(self, patience_s: float) -> None:
+        """Take in events until something is due to be sent, or patience is over: every answer to the frontend costs it a round trip."""
+        deadline_s = time.monotonic() + patience_s
+        while True:
+            wait_s = min([deadline_s - time.monotonic(), *(self._due_in_s(live) for live in self._live.values())])
+            for event in self._engine.poll(max(wait_s, 0.0)):
+                self._advance(event)
+            if wait_s <= 0.0:
+                return
+
+    def _due_in_s(self, live: _Live) -> float:
+        if live.request.is_finished:
+            return 0.0
+        pause_s = self._cadence.flush_s if live.exchange.pending else self._cadence.heartbeat_s
+        return live.exchange.last_sent_s + pause_s - time.monotonic()
 
     def _advance(self, event: Event) -> None:
         live = self._live.get(event.sequence_id)
@@ -124,17 +140,10 @@ class ContinuousDriver:
             del self._live[request_id]
             self._handler.record(live.request)
             return live.exchange.end()
-        silence_s = time.monotonic() - live.exchange.last_sent_s
-        if silence_s < (self._cadence.flush_s if live.exchange.pending else self._cadence.heartbeat_s):
+        if self._due_in_s(live) > 0.0:
             return None
-        live.num_sent_tokens = live.output.num_tokens
+        live.num_confirmed_tokens, live.num_sent_tokens = live.num_sent_tokens, live.output.num_tokens
         return live.exchange.flush()
-
-    def _patience(self) -> float:
-        """How long to wait for the engine: not at all when an answer is ready, and not past the next flush."""
-        if any(live.request.is_finished for live in self._live.values()):
-            return 0.0
-        return self._cadence.flush_s if any(live.exchange.pending for live in self._live.values()) else self._cadence.poll_s
 
 
 def _is_handed_over(incoming: Incoming) -> bool:

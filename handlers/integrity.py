@@ -33,11 +33,10 @@ INTEGRITY_FILE = "MAR-INF/integrity.json"
 MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 SCHEMA = 1
 BLOCK_BYTES = 64 * 2**20
-LOADABLE_SUFFIXES = frozenset(
-    ".py .pyc .pyd .so .dll .dylib"  # what Python imports
-    " .safetensors .bin .pt .pth .ckpt .h5 .gguf .ggml .onnx .msgpack .npy .npz .pkl .pickle .joblib"  # what loads as weights
-    " .json .jsonl .yaml .yml .toml .jinja .txt .model .tiktoken".split()  # what is read as configuration or vocabulary
-)
+_CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"}
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".npy", ".npz", ".pkl", ".pickle", ".joblib"}
+_TEXTS = {".json", ".jsonl", ".yaml", ".yml", ".toml", ".jinja", ".txt", ".model", ".tiktoken"}
+LOADABLE_SUFFIXES = frozenset(_CODE | _WEIGHTS | _TEXTS)
 TESTED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "torchserve", "marquee")
 
 Progress = Callable[[int, int], None]

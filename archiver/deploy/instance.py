@@ -60,14 +60,12 @@ class Instance:
         """The frontend's process id, where ``torchserve --stop`` looks for it."""
         return self.tmp / ".model_server.pid"
 
-    def release(self) -> None:
-        """Give up ownership and keep the directory, for its logs; a later start removes it."""
-        os.close(self.lock_fd)
-
-    def remove(self) -> None:
-        """Remove the directory and give up ownership."""
-        shutil.rmtree(self.root, ignore_errors=True)
-        self.release()
+    def close(self, *, keep_logs: bool) -> None:
+        """Give up ownership and remove the directory; with ``keep_logs`` the next start does that. May be repeated."""
+        if not keep_logs:
+            shutil.rmtree(self.root, ignore_errors=True)
+        with contextlib.suppress(OSError):  # closed already
+            os.close(self.lock_fd)
 
 
 def create_instance(port: int) -> Instance:
@@ -82,6 +80,11 @@ def create_instance(port: int) -> Instance:
     for directory in (instance.tmp, instance.model_store, instance.logs):
         directory.mkdir()
     return instance
+
+
+def served_archives() -> set[Path]:
+    """Return the archives that running servers of this user serve."""
+    return {link.resolve() for link in _private_base().glob("i*/store/*")}
 
 
 def _hold_lock(path: Path) -> int:

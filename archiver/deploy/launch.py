@@ -62,12 +62,8 @@ class TorchServe:
         try:
             server._launch(java_home, ts_home)
             server._wait_until_ready(progress)
-        except (LoadFailed, ServerDied):
-            server._end_process()
-            server._instance.release()
-            raise
-        except BaseException:
-            server.stop()
+        except BaseException as error:
+            server._close(keep_logs=isinstance(error, (LoadFailed, ServerDied)))
             raise
         return server
 
@@ -135,16 +131,14 @@ class TorchServe:
         return self._process.wait() if self._process else 0
 
     def stop(self) -> None:
-        """Stop the frontend and all workers, free the ports, remove the runtime directory. Returns when that is done, in 3 to 5 s; may be repeated."""
-        self._end_process()
-        if self._instance.root.exists():
-            self._instance.remove()
+        """Stop the frontend and all workers, free the ports, remove the runtime directory; it takes 3 to 5 s. May be repeated."""
+        self._close(keep_logs=False)
 
     def __enter__(self) -> TorchServe:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.stop()
+        self._close(keep_logs=isinstance(error, ServerDied))
 
     def _model(self, name: str | None) -> ServedModel:
         return next(model for model in self.models if name in (None, model.name))
@@ -178,13 +172,12 @@ class TorchServe:
         except ServerDied as error:
             raise ServerDied(f"{error}: {log.last_error or _first_complaint(self.logs / 'console.log')} (logs: {self.logs})") from None
 
-    def _end_process(self) -> None:
-        if self._process is None:
-            return
-        assert self._process.stdin is not None  # a pipe, see _launch
-        self._process.stdin.close()
-        self._process.wait()
+    def _close(self, *, keep_logs: bool) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()  # tells the guard to stop the server
+            self._process.wait()
         self._management.close()
+        self._instance.close(keep_logs=keep_logs)
 
 
 def _check_names(models: Sequence[ServedModel]) -> None:

@@ -30,12 +30,12 @@ _SETTLED_S, _SILENT_S = 0.3, 2.0
 
 @dataclass
 class _WorkerStory:
-    """What is known of one model's workers. ``heard_at``: when the last line about them was read, a monotonic time in seconds."""
+    """What is known of one model's workers. Monotonic times in seconds: the first death, and when the last line about them was read."""
 
     output: list[str] = field(default_factory=list)
     activity: str = ""
-    has_died: bool = False
     has_timed_out: bool = False
+    died_at: float | None = None
     heard_at: float = 0.0
 
 
@@ -65,13 +65,13 @@ class ServerLog:
     def failure(self, model: str) -> str | None:
         """Return why the model failed to load, in one line, or None as long as it did not."""
         story = self._story(model)
-        silence_s = time.monotonic() - story.heard_at
         if story.has_timed_out:
             return "it did not load in time; raise startupTimeout (seconds) in the archive's model-config.yaml"
-        if not story.has_died or silence_s < _SETTLED_S:
+        now = time.monotonic()
+        if story.died_at is None or now - story.heard_at < _SETTLED_S:
             return None
         lost = "its worker died without a message; was it killed, perhaps because memory ran out?"
-        return unhandled_exception(story.output) or (lost if silence_s > _SILENT_S else None)
+        return unhandled_exception(story.output) or (lost if now - story.died_at > _SILENT_S else None)
 
     def _new_lines(self) -> Iterator[str]:
         if not self._path.exists():
@@ -90,7 +90,8 @@ class ServerLog:
             return
         story = self._story(worker["model"])
         story.heard_at = time.monotonic()
-        story.has_died |= bool(_VERDICT.match(message))
+        if _VERDICT.match(message) and story.died_at is None:
+            story.died_at = story.heard_at
         if not worker["output"]:
             self._speaker = story
         elif message.startswith(LOADING):

@@ -14,14 +14,14 @@ from typing import Any, Literal, Protocol
 from archiver.errors import ArchiverError, UsageError
 from archiver.package.checkpoint import read_checkpoint
 from archiver.package.directory import DirectoryWriter, is_linkable
-from archiver.package.handler_check import HandlerInfo, check_handler_file, inspect_handler
+from archiver.package.handler_check import check_handler_file, inspect_handler
 from archiver.package.manifest import create_manifest
 from archiver.package.mar import MarWriter
 from archiver.package.members import MODEL_DIR, Member, check_members, checkpoint_members, extra_members, vendored_members
 from archiver.package.model_config import CONFIG_FILE, handler_config, load_model_config, render_model_config
 from archiver.package.names import check_model_name, check_model_version
 from archiver.package.staging import staged_directory, staged_file
-from archiver.package.transfer import OnBytes
+from archiver.package.transfer import ByteCounter, OnBytes
 from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, tested_versions
 
 REQUIREMENTS_FILE = "requirements.txt"
@@ -86,7 +86,7 @@ def build_archive(spec: ArchiveSpec, *, progress: Progress | None = None, free_b
     try:
         spec.out.mkdir(parents=True, exist_ok=True)
         _check_space(spec, members, free_bytes or (lambda directory: shutil.disk_usage(directory).free))
-        with _open_writer(spec, _Counter(total_bytes, progress)) as writer:
+        with _open_writer(spec, ByteCounter(total_bytes, progress)) as writer:
             record = IntegrityRecord({member.path: writer.add(member) for member in members}, tested_versions())
             writer.add(Member(INTEGRITY_FILE, record.to_json()))
     except (OSError, EOFError) as error:
@@ -162,16 +162,3 @@ def _open_writer(spec: ArchiveSpec, on_bytes: OnBytes) -> Iterator[ArchiveWriter
             with staged_directory(spec.target) as directory:
                 yield DirectoryWriter(directory, pool, on_bytes, link=spec.link)
 
-
-class _Counter:
-    """Turns numbers of further bytes into calls of ``progress``."""
-
-    def __init__(self, total_bytes: int, progress: Progress | None) -> None:
-        self._total_bytes = total_bytes
-        self._done_bytes = 0
-        self._progress = progress
-
-    def __call__(self, num_bytes: int) -> None:
-        self._done_bytes += num_bytes
-        if self._progress:
-            self._progress(min(self._done_bytes, self._total_bytes), self._total_bytes)

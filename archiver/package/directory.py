@@ -44,8 +44,9 @@ class DirectoryWriter:
 
 def is_linkable(member: Member, directory: Path) -> bool:
     """Whether a member is a file of the checkpoint on the same file system as ``directory``."""
-    is_checkpoint_file = member.path.startswith(f"{MODEL_DIR}/") and isinstance(member.content, Path)
-    return is_checkpoint_file and member.content.stat().st_dev == directory.stat().st_dev
+    if not isinstance(member.content, Path) or not member.path.startswith(f"{MODEL_DIR}/"):
+        return False
+    return member.content.stat().st_dev == directory.stat().st_dev
 
 
 def _hard_link(file: Path, target: Path) -> bool:

@@ -25,10 +25,10 @@ from archiver.package.members import MODEL_DIR, Member
 _IMPORT_TIMEOUT_S = 120
 
 # TorchServe 0.12 runs its worker as a script in ts/, so these modules of its own come before a model directory's.
-_WORKER_MODULES = frozenset(
-    "arg_parser async_service configs context handler_utils launcher llm_launcher metrics model_loader model_server model_service"
-    " model_service_worker protocol service torch_handler utils version".split()
-)
+_WORKER_MODULES = frozenset({
+    "arg_parser", "async_service", "configs", "context", "handler_utils", "launcher", "llm_launcher", "metrics", "model_loader",
+    "model_server", "model_service", "model_service_worker", "protocol", "service", "torch_handler", "utils", "version",
+})
 
 # Where the name to import is not the name to install.
 _DISTRIBUTIONS = {
@@ -135,7 +135,9 @@ def _run_probe(scratch: Path, model_dir: Path, job: Mapping[str, Any], module_fi
     job_file.write_text(json.dumps(job, default=str))
     command = [sys.executable, "-P", "-B", handler_probe.__file__, str(job_file), str(result_file)]
     try:
-        process = subprocess.run(command, cwd=model_dir, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S)
+        process = subprocess.run(
+            command, check=False, cwd=model_dir, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_IMPORT_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         raise UsageError(f"importing {module_file} takes more than {_IMPORT_TIMEOUT_S} s; move the work into initialize()") from None
     if process.returncode or not result_file.exists():

@@ -28,8 +28,6 @@ from unittest.mock import MagicMock
 class _StandIn(ModuleType):
     """A module that has every attribute one may ask for."""
 
-    __path__: list[str] = []
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -46,7 +44,7 @@ class _StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self, is_package=True) if name.partition(".")[0] in self._modules else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return _StandIn(spec.name)
+        return _StandIn(spec.name)  # the import system gives it a __path__, since its spec is a package's
 
     def exec_module(self, module: ModuleType) -> None:
         """Nothing to run."""
@@ -59,7 +57,7 @@ def probe(module_name: str, model_config: dict[str, Any], stand_ins: Iterable[st
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         return {"missing": error.name or str(error)}
-    except Exception as error:  # whatever the author's module raises is his to read
+    except Exception as error:  # noqa: BLE001 - whatever the author's module raises is for him to read
         return {"problem": f"cannot be imported: {_where(error)}{type(error).__name__}: {error}"}
     if callable(getattr(module, "handle", None)):
         return {"class_name": "handle", "frontend_keys": {}}

@@ -15,10 +15,8 @@ from archiver.errors import ArchiverError
 from archiver.package.manifest import Manifest
 from archiver.package.members import MODEL_DIR
 from archiver.package.model_config import CONFIG_FILE
-from archiver.package.reader import ArchiveReader, open_archive, read_manifest, read_text_member
+from archiver.package.reader import ArchiveReader, open_archive, read_integrity_record, read_manifest, read_text_member
 from archiver.package.tensors import read_header
-from handlers.errors import IntegrityError
-from handlers.integrity import INTEGRITY_FILE, IntegrityRecord
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
@@ -57,7 +55,7 @@ def inspect_archive(path: Path) -> ArchiveInfo:
     with open_archive(path) as reader:
         manifest = read_manifest(reader, path)
         model_config = _model_config(reader, manifest)
-        record = _integrity_record(reader)
+        record = read_integrity_record(reader)
         dtypes = _dtypes(reader)
         return ArchiveInfo(
             path=str(path),
@@ -86,14 +84,6 @@ def _model_config(reader: ArchiveReader, manifest: Manifest) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ArchiverError(f"{file} in the archive is not YAML: {' '.join(str(error).split())}") from None
     return content if isinstance(content, dict) else {}
-
-
-def _integrity_record(reader: ArchiveReader) -> IntegrityRecord | None:
-    data = read_text_member(reader, INTEGRITY_FILE)
-    try:
-        return None if data is None else IntegrityRecord.from_json(data)
-    except IntegrityError as error:
-        raise ArchiverError(str(error)) from None
 
 
 def _architecture(reader: ArchiveReader) -> str | None:

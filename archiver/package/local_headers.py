@@ -7,10 +7,11 @@ sections 4.3.7 and 4.5.3 of https://pkware.cachefly.net/webdocs/casestudies/APPN
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 from zipfile import ZipFile, ZipInfo
 
 _HEADER = struct.Struct("<4s2xHH4xIIIHH")  # signature, flags, method, CRC-32, packed size, size, name and extra lengths
@@ -35,7 +36,7 @@ class LocalHeader:
     data_offset: int
 
 
-def read_local_header(file: BinaryIO, offset: int) -> LocalHeader | None:
+def read_local_header(file: IO[bytes], offset: int) -> LocalHeader | None:
     """Read the local header at ``offset``; None if none stands there."""
     file.seek(offset)
     data = file.read(_HEADER.size)
@@ -48,6 +49,11 @@ def read_local_header(file: BinaryIO, offset: int) -> LocalHeader | None:
         size, packed_size = _zip64_sizes(extra) or (size, packed_size)
     data_offset = offset + _HEADER.size + name_bytes + extra_bytes
     return LocalHeader(name, bool(flags & _SIZES_FOLLOW), method, crc32, packed_size, size, data_offset)
+
+
+def is_link(info: ZipInfo) -> bool:
+    """Whether a member is marked as a symbolic link (Unix modes stand in the upper half of its attributes)."""
+    return stat.S_ISLNK(info.external_attr >> 16)
 
 
 def find_contradictions(archive: ZipFile) -> Iterator[str]:
@@ -78,6 +84,7 @@ def _zip64_sizes(extra: bytes) -> tuple[int, int] | None:
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         if kind == _ZIP64_EXTRA and length >= 16 and len(extra) >= 20:
-            return struct.unpack_from("<QQ", extra, 4)  # type: ignore[return-value]
+            size, packed_size = struct.unpack_from("<QQ", extra, 4)
+            return size, packed_size
         extra = extra[4 + length :]
     return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.alias_generators import to_camel
 
 from archiver.errors import ArchiverError, UsageError
 from handlers.integrity import MANIFEST_FILE
@@ -17,28 +18,28 @@ _EARLIEST_ZIP_TIME = datetime(1980, 1, 1, tzinfo=UTC)
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="allow", populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow", protected_namespaces=())
 
 
 class ManifestModel(_Entry):
     """The ``model`` entry; the file names are relative to the archive's root."""
 
-    model_name: str = Field(alias="modelName")
-    serialized_file: str | None = Field(None, alias="serializedFile")
+    model_name: str
+    serialized_file: str | None = None
     handler: str
-    model_file: str | None = Field(None, alias="modelFile")
-    model_version: str | None = Field(None, alias="modelVersion")
-    requirements_file: str | None = Field(None, alias="requirementsFile")
-    config_file: str | None = Field(None, alias="configFile")
+    model_file: str | None = None
+    model_version: str | None = None
+    requirements_file: str | None = None
+    config_file: str | None = None
 
 
 class Manifest(_Entry):
     """The whole file. Keys that are not ours are kept."""
 
-    created_on: str | None = Field(None, alias="createdOn")
+    created_on: str | None = None
     runtime: str = "python"
     model: ManifestModel
-    archiver_version: str | None = Field(None, alias="archiverVersion")
+    archiver_version: str | None = None
 
     def to_json(self) -> bytes:
         """Return the file's bytes; equal manifests give equal bytes."""

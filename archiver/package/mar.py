@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 from archiver.package.manifest import build_time
@@ -29,7 +30,7 @@ class MarWriter:
         self._pool = pool
         self._on_bytes = on_bytes
 
-    def __enter__(self) -> MarWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

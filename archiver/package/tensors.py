@@ -15,7 +15,6 @@ from typing import BinaryIO
 from pydantic import NonNegativeInt, TypeAdapter
 
 
-
 @dataclass(frozen=True)
 class _Tensor:
     dtype: str

@@ -12,10 +12,11 @@ import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from handlers.integrity import BLOCK_BYTES, combine_blocks
+from handlers.integrity import BLOCK_BYTES, Progress, combine_blocks
 
 _PIECE_BYTES = 2**20
 _CRC_POLYNOMIAL = 0xEDB88320  # of zlib and ZIP, lowest power in the highest bit
@@ -23,6 +24,21 @@ _ONE = 1 << 31
 
 OnBytes = Callable[[int], None]
 """Called in the calling thread with the number of further bytes that are done."""
+
+
+class ByteCounter:
+    """An ``OnBytes`` that calls ``progress`` with the sum so far and the total."""
+
+    def __init__(self, total_bytes: int, progress: Progress | None) -> None:
+        self._total_bytes = total_bytes
+        self._done_bytes = 0
+        self._progress = progress
+
+    def __call__(self, num_bytes: int) -> None:
+        """Count further bytes; what is done beyond the total (the list of hashes) is not shown."""
+        self._done_bytes = min(self._done_bytes + num_bytes, self._total_bytes)
+        if self._progress:
+            self._progress(self._done_bytes, self._total_bytes)
 
 
 @dataclass(frozen=True)
@@ -89,10 +105,12 @@ def _blocks(span: Span) -> Iterator[Span]:
 def _digest_block(block: Span, target: Span | None) -> tuple[bytes, int]:
     sha256, crc32, remaining = hashlib.sha256(), 0, block.size
     buffer = memoryview(bytearray(min(_PIECE_BYTES, max(remaining, 1))))
-    output = target.file.open("r+b", buffering=0) if target else open(os.devnull, "wb", buffering=0)
-    with output, block.file.open("rb", buffering=0) as source:
+    with ExitStack() as files:
+        source = files.enter_context(block.file.open("rb", buffering=0))
         source.seek(block.offset)
-        output.seek(target.offset if target else 0)
+        sink = files.enter_context(target.file.open("r+b")) if target else None
+        if target and sink:
+            sink.seek(target.offset)
         while remaining:
             count = source.readinto(buffer[:remaining])
             if not count:
@@ -100,6 +118,10 @@ def _digest_block(block: Span, target: Span | None) -> tuple[bytes, int]:
             piece = buffer[:count]
             sha256.update(piece)
             crc32 = zlib.crc32(piece, crc32)
-            output.write(piece)
+            if sink:
+                sink.write(piece)
             remaining -= count
+        if sink:  # Now, so that the disk works on this block while the processor works on the next.
+            sink.flush()
+            os.fsync(sink.fileno())
     return sha256.digest(), crc32

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
+from typing import Any, Literal
+from zipfile import BadZipFile
 
-from archiver.package.local_headers import find_contradictions, read_local_header
 from archiver.package.names import path_clashes, path_problem
-from archiver.package.reader import ArchiveReader, DirectoryReader, MarReader, open_archive, read_integrity_record, read_manifest
-from archiver.package.transfer import Digest, Span, digest_span
-from handlers.integrity import INTEGRITY_FILE, IntegrityRecord, Progress
-
-_PIECE_BYTES = 2**20
+from archiver.package.reader import ArchiveReader, open_archive, read_integrity_record, read_manifest
+from archiver.package.transfer import ByteCounter, digest_span
+from handlers.integrity import INTEGRITY_FILE, IntegrityRecord, MemberHash, Progress
 
 
 @dataclass(frozen=True)
@@ -54,17 +50,14 @@ def verify_archive(path: Path, *, progress: Progress | None = None) -> VerifyRep
         problems = [*_form_problems(reader, path), *(_record_problems(reader, record) if record else ())]
         if not problems:
             problems = list(_content_problems(reader, record, progress))
-        return VerifyReport(str(path), tuple(problems), len(reader.sizes), sum(reader.sizes.values()), record is not None)
+        return VerifyReport(str(path), tuple(problems), len(reader.paths), sum(reader.sizes.values()), record is not None)
 
 
 def _form_problems(reader: ArchiveReader, path: Path) -> Iterator[str]:
     yield from (f"the path {member!r} {problem}" for member in reader.paths if (problem := path_problem(member)))
     yield from (f"two members at {member}" for member in path_clashes(reader.paths))
-    yield from (f"symbolic link {member}" for member in reader.links)
-    if isinstance(reader, MarReader):
-        yield from find_contradictions(reader.zip)
-    manifest = read_manifest(reader, path)
-    handler = manifest.model.handler.partition(":")[0]
+    yield from reader.find_oddities()
+    handler = read_manifest(reader, path).model.handler.partition(":")[0]
     if handler.endswith(".py") and handler not in reader.sizes:
         yield f"missing {handler}, the manifest's handler"
 
@@ -79,19 +72,28 @@ def _record_problems(reader: ArchiveReader, record: IntegrityRecord) -> Iterator
 
 
 def _content_problems(reader: ArchiveReader, record: IntegrityRecord | None, progress: Progress | None) -> Iterator[str]:
-    total_bytes = sum(reader.sizes.values())
-    done_bytes = 0
-
-    def on_bytes(num_bytes: int) -> None:
-        nonlocal done_bytes
-        done_bytes += num_bytes
-        if progress:
-            progress(done_bytes, total_bytes)
-
+    counter = ByteCounter(sum(reader.sizes.values()), progress)
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="verify") as pool:
         for member in sorted(reader.sizes):
-            digest = reader.digest(member, pool, on_bytes)
-            if digest is None:
-                yield f"damaged {member}"
-            elif record and member in record.members and digest.sha256 != record.members[member].sha256:
-                yield f"altered {member}"
+            expected = record.members.get(member) if record else None
+            if problem := _content_problem(reader, member, expected, pool, counter):
+                yield f"{problem} {member}"
+
+
+def _content_problem(
+    reader: ArchiveReader, member: str, expected: MemberHash | None, pool: ThreadPoolExecutor, counter: ByteCounter
+) -> Literal["altered", "damaged"] | None:
+    span = reader.span(member)
+    if span is None:
+        return "altered" if expected else _inflation_problem(reader, member)  # ours are never compressed: it was packed again
+    digest = digest_span(span, pool, counter)
+    if reader.crc32(member) not in (None, digest.crc32):
+        return "damaged"
+    return "altered" if expected and expected.sha256 != digest.sha256 else None
+
+
+def _inflation_problem(reader: ArchiveReader, member: str) -> Literal["damaged"] | None:
+    try:
+        return None if reader.inflated_size(member) == reader.sizes[member] else "damaged"
+    except (BadZipFile, zlib.error, EOFError):
+        return "damaged"

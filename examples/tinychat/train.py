@@ -4,6 +4,7 @@
 """
 
 import argparse
+import copy
 import math
 import shutil
 import time
@@ -38,7 +39,6 @@ def main() -> None:
     model = new_model(tokenizer)
     console.print(f"tinychat: {model.num_parameters():,} parameters, {len(tokenizer)} tokens, {args.steps} steps, seed {args.seed}")
     train(model, tokenizer, args, console)
-    save(model, tokenizer, args.out)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     console.print(f"saved {args.out} after {wall / 60:.1f} minutes ({cpu / 60:.1f} CPU minutes)")
 
@@ -82,7 +82,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace, console: Console) -> None:
-    """Run the optimizer over the endless corpus for the given number of steps."""
+    """Run the optimizer over the endless corpus for the given number of steps, saving the model as it goes."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warmup_then_cosine(step, args.steps))
     backbone = torch.compile(model.model, dynamic=False) if args.compile else model.model
@@ -101,6 +101,8 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, args: arg
             progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
             if step % REPORT_EVERY == 0 or step == args.steps:
                 console.print(f"step {step:5d}  training loss {loss.item():.3f}  held-out loss {mean_loss(model, held_out):.4f}")
+                # Saved at every report, so that an interrupted run leaves a usable model.
+                save(model, tokenizer, args.out)
 
 
 def warmup_then_cosine(step: int, steps: int) -> float:
@@ -135,7 +137,7 @@ def held_out_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> list[Batc
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write the model folder: bf16 safetensors, configuration, tokenizer and chat template."""
-    model.to(torch.bfloat16).save_pretrained(out)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

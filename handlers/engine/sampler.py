@@ -31,11 +31,11 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], seeds: Sequence[int
 
 
 def uniform(seed: int, position: int) -> float:
-    """Return a number in [0, 1) that depends on ``seed`` and ``position`` alone, uniform over both.
+    """Return one of the 2**24 float32 numbers ``i * 2**-24`` in [0, 1), which depends on ``seed`` and ``position`` alone.
 
     A counter-based generator: splitmix64's output function (Steele, Lea and Flood 2014) over a counter that starts at the hashed seed.
     """
-    return (_mix(_mix(seed) + position) >> 12) * 2.0**-52
+    return (_mix(_mix(seed) + position) >> 40) * 2.0**-24
 
 
 def _mix(value: int) -> int:
@@ -57,15 +57,16 @@ def _most_likely(logits: Tensor) -> Tensor:
 
 def _draw(logits: Tensor, params: list[SamplingParams], uniforms: list[float]) -> Tensor:
     """Invert the cumulative distribution of each row at its uniform number; -1 for an invalid row."""
-    temperatures = torch.tensor([row.temperature for row in params], device=logits.device).clamp_min(torch.finfo(torch.float32).tiny)
     peaks = logits.amax(dim=-1, keepdim=True)
-    scaled = (logits - peaks) / temperatures[:, None]  # the largest is 0, so that no temperature overflows
+    temperatures = torch.tensor([row.temperature for row in params], device=logits.device).clamp_min(torch.finfo(torch.float32).tiny)
+    scaled = (logits - peaks).div_(temperatures[:, None])  # the largest is 0, so that no temperature overflows
     filtered = [row for row, row_params in enumerate(params) if row_params.top_k or row_params.top_p < 1.0]
     if filtered:
-        chosen = scaled[filtered]
-        scaled[filtered] = chosen.masked_fill(chosen < _thresholds(chosen, [params[row] for row in filtered]), -torch.inf)
-    cumulative = scaled.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)  # in float64 the last sum is above every target
-    targets = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * cumulative[:, -1:]
+        candidates = _rows(scaled, filtered)
+        too_small = candidates < _thresholds(candidates, [params[row] for row in filtered])
+        scaled[filtered] = candidates.masked_fill(too_small, -torch.inf)
+    cumulative = torch.cumsum(scaled.exp_(), dim=-1, out=scaled)  # in place: fresh pages cost more than the arithmetic
+    targets = torch.tensor(uniforms, device=logits.device)[:, None] * cumulative[:, -1:]  # below the last sum, as 1 - 2**-24 is
     token_ids = torch.searchsorted(cumulative, targets, right=True)[:, 0]
     return token_ids.masked_fill(~peaks[:, 0].isfinite(), -1)
 
@@ -79,7 +80,7 @@ def _thresholds(logits: Tensor, params: list[SamplingParams]) -> Tensor:
     top_k = torch.tensor([min(row.top_k or vocab_size, vocab_size) for row in params], device=logits.device)[:, None]
     # Above 1 when off: rounding must not cut the tail of a row that asked for all of it.
     top_p = torch.tensor([row.top_p if row.top_p < 1.0 else 2.0 for row in params], device=logits.device)[:, None]
-    width = max([_NUCLEUS_CANDIDATES, *(row.top_k for row in params)])
+    width = max(row.top_k or _NUCLEUS_CANDIDATES for row in params)
     if width >= vocab_size:
         return _kept(logits.sort(dim=-1, descending=True).values, logits, top_k, top_p)[0]
     thresholds, complete = _kept(logits.topk(width).values, logits, top_k, top_p)
