@@ -77,7 +77,7 @@ class IntegrityRecord:
             raise IntegrityError(f"{INTEGRITY_FILE} cannot be read ({error}); build the archive again") from None
 
 
-def tested_versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Return the version of Python and of each installed package that decides what a model answers."""
     versions = {"python": platform.python_version()}
     for package in TESTED_PACKAGES:
@@ -131,7 +131,7 @@ def find_problems(model_dir: Path, record: IntegrityRecord, progress: Progress |
 
 def changed_versions(tested: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return (package, tested, installed) where the installed release differs; a build tag such as ``+cpu`` does not count."""
-    installed = tested_versions()
+    installed = installed_versions()
     return [
         (package, version, installed.get(package, "none"))
         for package, version in tested.items()

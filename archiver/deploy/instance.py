@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from archiver.errors import ArchiverError
 
@@ -23,12 +22,12 @@ class Instance:
     """What one server keeps on disk, mode 0700, with a short path: two servers side by side share nothing.
 
     TorchServe keeps its PID file in Python's temp directory (``TMPDIR``), worker sockets and unpacked archives in Java's (``TEMP``), logs and the
-    key file in the current directory, so all of these point in here. ``lock_fd`` stays locked as long as the owner or the guard lives; that is how
+    key file in the current directory, so all of these point in here. ``lock`` stays locked as long as the owner or the guard lives; that is how
     the next start knows a directory whose owner died.
     """
 
     root: Path
-    lock_fd: int
+    lock: IO[bytes]
 
     @property
     def tmp(self) -> Path:
@@ -64,8 +63,7 @@ class Instance:
         """Give up ownership and remove the directory; with ``keep_logs`` the next start does that. May be repeated."""
         if not keep_logs:
             shutil.rmtree(self.root, ignore_errors=True)
-        with contextlib.suppress(OSError):  # closed already
-            os.close(self.lock_fd)
+        self.lock.close()
 
 
 def create_instance(port: int) -> Instance:
@@ -87,13 +85,13 @@ def served_archives() -> set[Path]:
     return {link.resolve() for link in _private_base().glob("i*/store/*")}
 
 
-def _hold_lock(path: Path) -> int:
-    # Locked before it has its name: a start beside this one must not find it open and take it for abandoned.
+def _hold_lock(path: Path) -> IO[bytes]:
+    # Locked before it has its name: a start beside this one must not find it unlocked and take it for abandoned.
     unnamed = path.with_suffix(".new")
-    descriptor = os.open(unnamed, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    lock = unnamed.open("wb")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     unnamed.rename(path)
-    return descriptor
+    return lock
 
 
 def _private_base() -> Path:
@@ -109,22 +107,14 @@ def _private_base() -> Path:
 
 def _remove_abandoned(base: Path) -> None:
     for lock in base.glob("i*/lock"):
-        with _try_lock(lock) as abandoned:
-            if abandoned:
-                shutil.rmtree(lock.parent, ignore_errors=True)
+        if _is_abandoned(lock):
+            shutil.rmtree(lock.parent, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _try_lock(path: Path) -> Iterator[bool]:
+def _is_abandoned(lock: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        yield False
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(descriptor)
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:  # held by a server, or removed by another start
+        return False

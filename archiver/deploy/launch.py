@@ -159,7 +159,7 @@ class TorchServe:
                 env=frontend_environment(java_home, instance),
                 # Ctrl-C in a terminal goes to its whole foreground group: only we may hear it, and then stop the server in order.
                 start_new_session=True,
-                pass_fds=(instance.lock_fd,),
+                pass_fds=(instance.lock.fileno(),),
             )
 
     def _wait_until_ready(self, progress: Callable[[str], None]) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
-from rich.status import Status
 
 from archiver.deploy.announce import announce, ready_record
 from archiver.deploy.launch import TorchServe
@@ -20,6 +19,7 @@ from archiver.deploy.prepare import PackagingOptions, prepare_model
 from archiver.deploy.properties import ServerSettings
 from archiver.deploy.readiness import ServerDied
 from archiver.deploy.served_model import ServedModel
+from archiver.display import byte_progress
 from archiver.errors import UsageError
 
 
@@ -45,36 +45,30 @@ def serve(request: ServeRequest, *, as_json: bool = False) -> None:
     Standard output gets the ready block, or one line of JSON; progress goes to standard error. Raises UsageError, LoadFailed or ServerDied.
     """
     started = time.monotonic()
-    with _stop_on_signals(), Console(stderr=True).status("checking") as status:
-        models = _prepare(request, status)
-        with TorchServe.start(models, port=request.port, settings=request.settings, progress=status.update) as server:
-            status.stop()
-            _report_ready(server, as_json, time.monotonic() - started)
-            code = server.wait()
-            raise ServerDied(f"TorchServe ended by itself with status {code}")
+    with _stop_on_signals():
+        models = _prepare(request)
+        with _start(models, request) as server:
+            if as_json:
+                Console().out(json.dumps(ready_record(server)), highlight=False)
+            else:
+                announce(server, Console(), time.monotonic() - started)
+            raise ServerDied(f"TorchServe ended by itself with status {server.wait()} (logs: {server.logs})")
 
 
-def _report_ready(server: TorchServe, as_json: bool, seconds: float) -> None:
-    if as_json:
-        print(json.dumps(ready_record(server)), flush=True)
-    else:
-        announce(server, Console(), seconds)
+def _start(models: Sequence[ServedModel], request: ServeRequest) -> TorchServe:
+    with Console(stderr=True).status("starting TorchServe") as status:
+        return TorchServe.start(models, port=request.port, settings=request.settings, progress=status.update)
 
 
-def _prepare(request: ServeRequest, status: Status) -> list[ServedModel]:
+def _prepare(request: ServeRequest) -> list[ServedModel]:
     if request.name and len(request.models) > 1:
         raise UsageError("--name is for one model: with several write NAME=PATH for each")
-    named = [split_name(model) for model in request.models]
-    return [
-        prepare_model(
-            path,
-            name=name or request.name,
-            revision=request.revision,
-            options=request.packaging,
-            progress=lambda done, total, path=path: status.update(f"packaging {path}: {done / max(total, 1):.0%} of {total / 2**30:.1f} GiB"),
-        )
-        for name, path in named
-    ]
+    return [_prepare_one(*split_name(model), request) for model in request.models]
+
+
+def _prepare_one(name: str | None, path: str, request: ServeRequest) -> ServedModel:
+    with byte_progress(f"packaging {path}") as progress:
+        return prepare_model(path, name=name or request.name, revision=request.revision, options=request.packaging, progress=progress)
 
 
 def split_name(model: str) -> tuple[str | None, str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from archiver.errors import ArchiverError, UsageError
 from archiver.package.checkpoint import read_checkpoint
 from archiver.package.directory import DirectoryWriter, is_linkable
-from archiver.package.handler_check import check_handler_file, inspect_handler
+from archiver.package.handler_check import check_handler_file, inspect_handler, warn_of_hidden_modules
 from archiver.package.manifest import create_manifest
 from archiver.package.mar import MarWriter
 from archiver.package.members import MODEL_DIR, Member, check_members, checkpoint_members, extra_members, vendored_members
@@ -22,7 +22,7 @@ from archiver.package.model_config import CONFIG_FILE, handler_config, load_mode
 from archiver.package.names import check_model_name, check_model_version
 from archiver.package.staging import staged_directory, staged_file
 from archiver.package.transfer import ByteCounter, OnBytes
-from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, tested_versions
+from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, installed_versions
 
 REQUIREMENTS_FILE = "requirements.txt"
 _SPARE_BYTES = 16 * 2**20  # headers, the hashes, the file system's own
@@ -87,7 +87,7 @@ def build_archive(spec: ArchiveSpec, *, progress: Progress | None = None, free_b
         spec.out.mkdir(parents=True, exist_ok=True)
         _check_space(spec, members, free_bytes or (lambda directory: shutil.disk_usage(directory).free))
         with _open_writer(spec, ByteCounter(total_bytes, progress)) as writer:
-            record = IntegrityRecord({member.path: writer.add(member) for member in members}, tested_versions())
+            record = IntegrityRecord({member.path: writer.add(member) for member in members}, installed_versions())
             writer.add(Member(INTEGRITY_FILE, record.to_json()))
     except (OSError, EOFError) as error:
         raise ArchiverError(f"cannot write {spec.target}: {error}") from error
@@ -104,6 +104,7 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
         raise UsageError(f"handler.model.path is {model.path!r}, but an archive's checkpoint stands in {MODEL_DIR!r}; leave the key out")
     checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
     handler, code = _collect_code(spec)
+    warn_of_hidden_modules(code)
     info = inspect_handler(handler.path, code, model_config, spec.requirements)
     generated = [
         Member(CONFIG_FILE, render_model_config(model_config, info.frontend_keys, info.class_name)),

@@ -11,10 +11,11 @@ import logging
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -96,25 +97,29 @@ def inspect_handler(
             stand_ins.append(module)
 
 
+def warn_of_hidden_modules(members: Iterable[Member]) -> None:
+    """Warn of modules in the archive that the worker cannot import, since TorchServe's own of that name come first."""
+    tops = {member.path.partition("/")[0] for member in members if member.path.endswith(".py")}
+    for top in sorted(top for top in tops if top.removesuffix(".py") in _WORKER_MODULES):
+        logger.warning("%s cannot be imported in the worker, which has its own module of that name first on its path; rename it", top)
+
+
 def _check_module_name(name: str) -> None:
     module = Path(name).stem
     if module == "handlers":
         raise UsageError(f"{name} has the name of the package that it imports from; rename it, for example to my_handler.py")
     if module in _WORKER_MODULES:
         raise UsageError(f"{name} would not be found: TorchServe's worker has its own module {module!r} first on its path; rename the file")
-    if module in sys.stdlib_module_names or module in packages_distributions():
+    if module in sys.stdlib_module_names or PathFinder.find_spec(module, [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]):
         raise UsageError(f"{name} would hide the installed module {module!r} in the worker; rename the file")
 
 
 def _check_definitions(name: str, tree: ast.Module) -> None:
+    """Count the classes; one made in another way than by a ``class`` statement at the top is left to the import."""
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-    if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == "handle" for node in tree.body):
-        return
-    if len(classes) > 1:
-        raise UsageError(f"{name} defines {len(classes)} classes ({', '.join(classes)}); TorchServe wants exactly one: move the others to a file of their own (--extra)")
-    # A class made inside an `if` or by a call is not seen here; the import decides.
-    if not any(isinstance(node, ast.ClassDef) for node in ast.walk(tree)) and not any(isinstance(node, ast.Assign) for node in tree.body):
-        raise UsageError(f"{name} defines no class, and TorchServe ignores imported ones; write class MyHandler(CausalLMHandler): ...")
+    has_entry_point = any(isinstance(node, ast.FunctionDef) and node.name == "handle" for node in tree.body)
+    if len(classes) > 1 and not has_entry_point:
+        raise UsageError(f"{name} defines {len(classes)} classes ({', '.join(classes)}), TorchServe wants one: move the others to a file (--extra)")
 
 
 def _lay_out(model_dir: Path, members: Iterable[Member]) -> None:

@@ -54,20 +54,21 @@ def probe(module_name: str, model_config: dict[str, Any], stand_ins: Iterable[st
     """Import the module and describe its one handler; the search path must be set."""
     sys.meta_path.append(_StandInFinder(stand_ins))
     try:
-        module = importlib.import_module(module_name)
+        return _describe(importlib.import_module(module_name), model_config)
     except ModuleNotFoundError as error:
         return {"missing": error.name or str(error)}
     except Exception as error:  # noqa: BLE001 - whatever the author's module raises is for him to read
         return {"problem": f"cannot be imported: {_where(error)}{type(error).__name__}: {error}"}
-    if callable(getattr(module, "handle", None)):
-        return {"class_name": "handle", "frontend_keys": {}}
-    return _describe(module, model_config)
 
 
 def _describe(module: ModuleType, model_config: dict[str, Any]) -> dict[str, Any]:
+    if callable(getattr(module, "handle", None)):
+        return {"class_name": "handle", "frontend_keys": {}}
     classes = [cls for _, cls in inspect.getmembers(module, inspect.isclass) if cls.__module__ == module.__name__]
-    if len(classes) != 1:
-        return {"problem": f"defines {len(classes)} classes ({', '.join(cls.__name__ for cls in classes)}); TorchServe wants exactly one"}
+    if not classes:
+        return {"problem": "defines no class, and TorchServe ignores imported ones; write class MyHandler(CausalLMHandler): ..."}
+    if len(classes) > 1:
+        return {"problem": f"defines {len(classes)} classes ({', '.join(cls.__name__ for cls in classes)}); TorchServe wants one"}
     (handler,) = classes
     lacking = [method for method in ("initialize", "handle") if not callable(getattr(handler, method, None))]
     if lacking:

@@ -58,7 +58,7 @@ class _SpanZip(ZipFile):
         """Write a local header and return the place of the data that belongs behind it."""
         assert self.fp is not None
         self.fp.seek(self.start_dir)
-        info.header_offset = self.fp.tell()
+        info.header_offset, info.CRC = self.fp.tell(), 0
         self.fp.write(info.FileHeader())
         self.fp.flush()
         return Span(Path(str(self.filename)), self.fp.tell(), info.file_size)

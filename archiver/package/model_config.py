@@ -20,7 +20,7 @@ _CONTINUOUS_KEYS = _MODE_KEYS | {"batchSize", "minWorkers", "maxWorkers"}
 
 _HEADER = """\
 # Read by TorchServe (top level) and by the handler (the section `handler:`).
-# What is not here has its default. Built by marquee; change it there, since the archive's hashes cover this file.
+# What is not here has its default. To change it, build the archive again: its hashes cover this file.
 """
 
 

@@ -121,7 +121,7 @@ def _digest_block(block: Span, target: Span | None) -> tuple[bytes, int]:
             if sink:
                 sink.write(piece)
             remaining -= count
-        if sink:  # Now, so that the disk works on this block while the processor works on the next.
+        if sink and block.size == BLOCK_BYTES:  # Now, so that the disk works on this block while the processor works on the next.
             sink.flush()
             os.fsync(sink.fileno())
     return sha256.digest(), crc32

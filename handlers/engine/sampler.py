@@ -93,10 +93,10 @@ def _thresholds(logits: Tensor, params: list[SamplingParams]) -> Tensor:
 def _kept(largest: Tensor, logits: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
     """Return each row's threshold ``(rows, 1)`` as far as its ``largest`` logits (sorted) show, and whether they show all of it ``(rows,)``."""
     within_k = torch.arange(largest.shape[-1], device=logits.device) < top_k
-    of_k = largest.masked_fill(~within_k, -torch.inf)
-    total = torch.where(top_k < logits.shape[-1], of_k.logsumexp(-1, keepdim=True), logits.logsumexp(-1, keepdim=True))
-    probabilities = (of_k - total).exp()
-    kept = within_k & (probabilities.cumsum(-1) - probabilities < top_p)
+    weights = largest.masked_fill(~within_k, -torch.inf).exp()  # the largest logit is 0
+    cumulative = weights.cumsum(-1)
+    total = torch.where(top_k < logits.shape[-1], cumulative[:, -1:], logits.exp().sum(-1, keepdim=True))
+    kept = within_k & (cumulative - weights < top_p * total)
     kept[:, 0] = True  # top_p 0 is the most likely token
     complete = (top_k <= largest.shape[-1])[:, 0] | ~kept[:, -1]
     return largest.masked_fill(~kept, torch.inf).amin(-1, keepdim=True), complete

@@ -9,13 +9,13 @@ from handlers.text.stop_matcher import StopMatcher
 
 
 class TextOutput:
-    """Detokenize one sequence and end it at its first stop string.
+    """Detokenize one sequence and end it at its first stop string; ``skip`` names tokens that are no text.
 
     ``num_tokens`` counts the tokens up to and including the one that completed the stop string: what a client is told it used. Not thread-safe.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = ()) -> None:
-        self._detokenizer = IncrementalDetokenizer(decode)
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), skip: frozenset[int] = frozenset()) -> None:
+        self._detokenizer = IncrementalDetokenizer(decode, skip)
         self._matcher = StopMatcher(stop)
         self.num_tokens = 0
 

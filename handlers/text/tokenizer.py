@@ -26,7 +26,7 @@ class TextTokenizer:
             request.prompt_token_ids = self._encode(self._apply_template(request.messages), add_special_tokens=False)
         elif request.prompt is not None:
             request.prompt_token_ids = self._encode(request.prompt, add_special_tokens=True)
-        self._check_length(len(request.prompt_token_ids))
+        self._check(request.prompt_token_ids)
 
     def limit_prompts(self, max_prompt_tokens: int) -> None:
         """Refuse prompts longer than ``max_prompt_tokens``: what the model's window leaves, known once it is loaded."""
@@ -34,7 +34,7 @@ class TextTokenizer:
 
     def output(self, request: Request) -> TextOutput:
         """Return what turns this request's generated tokens into text."""
-        return TextOutput(functools.partial(self._tokenizer.decode, skip_special_tokens=True), request.params.stop)
+        return TextOutput(self._tokenizer.decode, request.params.stop, skip=self._special_token_ids)
 
     def _apply_template(self, messages: list[Message]) -> str:
         if not self._tokenizer.chat_template:
@@ -50,15 +50,30 @@ class TextTokenizer:
             raise _too_long(f"at least {len(text) // self._longest_token}", limit)
         return list(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
-    def _check_length(self, num_tokens: int) -> None:
-        if num_tokens == 0:
+    def _check(self, token_ids: list[int]) -> None:
+        if not token_ids:
             raise InvalidRequest("the prompt is empty")
-        if self.max_prompt_tokens is not None and num_tokens > self.max_prompt_tokens:
-            raise _too_long(str(num_tokens), self.max_prompt_tokens)
+        if self.max_prompt_tokens is not None and len(token_ids) > self.max_prompt_tokens:
+            raise _too_long(str(len(token_ids)), self.max_prompt_tokens)
+        # A client may send token ids itself; one outside of the vocabulary would fail the whole batch inside the model.
+        if not 0 <= min(token_ids) <= max(token_ids) < self._vocab_size:
+            raise InvalidRequest(f"token ids must lie in 0..{self._vocab_size - 1}, got {min(token_ids)}..{max(token_ids)}", param="prompt")
+
+    @functools.cached_property
+    def _vocab_size(self) -> int:
+        return len(self._tokenizer)
+
+    @functools.cached_property
+    def _special_token_ids(self) -> frozenset[int]:
+        return frozenset(token_id for token_id, token in self._tokenizer.added_tokens_decoder.items() if token.special)
 
     @functools.cached_property
     def _longest_token(self) -> int:
-        """The most characters that one token can stand for: bounds a prompt's tokens from below without tokenizing it."""
+        """The most characters that one token can stand for: bounds a prompt's tokens from below without tokenizing it.
+
+        In a byte-level vocabulary a token is written with one character a byte, in a SentencePiece vocabulary with one a character: never fewer
+        than the characters it stands for.
+        """
         return max(len(token) for token in self._tokenizer.get_vocab())
 
 
@@ -68,8 +83,8 @@ def load_tokenizer(directory: Path, model_dir: Path, config: HandlerConfig) -> T
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=config.model.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"no usable tokenizer in {directory.name}: {error}") from error
+    except Exception as error:  # The tokenizers library raises bare Exceptions for files that it cannot read.
+        raise ConfigError(f"no usable tokenizer in {directory.name}/: {_first_line(error)}") from error
     if config.tokenizer.chat_template is not None:
         tokenizer.chat_template = _read_template(model_dir / config.tokenizer.chat_template)
     tokenizer.clean_up_tokenization_spaces = False  # It rewrites text across token boundaries, so pieces would not add up to the whole.
@@ -81,6 +96,12 @@ def _read_template(path: Path) -> str:
         return path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"handler.tokenizer.chat_template: cannot read {path.name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"handler.tokenizer.chat_template: {path.name} is not valid UTF-8 (byte {error.start})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _too_long(num_tokens: str, limit: int) -> InvalidRequest:

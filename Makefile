@@ -1,0 +1,60 @@
+# The commands of the README. `make setup` installs everything into .venv/, once; the others call it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+STAMP  := $(VENV)/installed
+
+# make serve MODEL=/path/to/checkpoint PORT=9080 NAME=bot
+TINYCHAT := examples/tinychat/model
+MODEL = $(TINYCHAT)
+PORT  = 8080
+NAME  = $(if $(filter $(TINYCHAT),$(MODEL)),tinychat)
+
+# Packages of another Python have no business in the virtual environment.
+unexport PYTHONPATH PYTHONHOME
+
+.PHONY: help setup serve test check bench clean
+help:
+	@echo "make setup                     install into $(VENV)/"
+	@echo "make serve [MODEL= PORT= NAME=] serve tinychat, or a model of your own, until Ctrl-C"
+	@echo "make test                      checks, then the tests"
+	@echo "make check                     ruff and mypy"
+	@echo "make bench                     measure; takes a while"
+
+setup: $(STAMP)
+
+serve: setup
+	@$(BIN)/marquee serve $(MODEL) --port $(PORT) $(if $(NAME),--name $(NAME))
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m pytest -m bench tests/bench
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+# Again only when what is to be installed has changed.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@$(install_torch)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# Without an NVIDIA GPU torch's CPU build: a wheel that pip finds locally, else PyTorch's own index, which need not be reachable. Failing both,
+# the next step takes the build on PyPI, which brings gigabytes of CUDA on Linux but works.
+TORCH := $(shell grep '^torch==' constraints.txt)
+define install_torch
+	nvidia-smi -L >/dev/null 2>&1 \
+	|| $(PIP) install --quiet --no-deps --no-index $(TORCH) 2>/dev/null \
+	|| $(PIP) install --quiet --no-deps --timeout 15 --retries 0 --index-url https://download.pytorch.org/whl/cpu $(TORCH) 2>/dev/null \
+	|| echo "no CPU build of $(TORCH) within reach: taking the one on PyPI"
+endef

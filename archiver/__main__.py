@@ -1,0 +1,5 @@
+"""``python -m archiver`` is ``marquee``."""
+
+from archiver.cli import main
+
+main()

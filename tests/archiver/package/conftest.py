@@ -1,0 +1,64 @@
+"""Fixtures for archives: a tiny checkpoint, and a handler that imports in no time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, models
+
+from archiver.package import ArchiveSpec
+
+PLAIN_HANDLER = '''\
+class Plain:
+    def initialize(self, context): ...
+    def handle(self, data, context): ...
+'''
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Return the directory of a checkpoint whose weights are random."""
+    directory = tmp_path / "tiny-model"
+    directory.mkdir()
+    weights = np.random.default_rng(0).standard_normal((64, 16), dtype=np.float32)
+    save_file({"model.embed_tokens.weight": weights}, directory / "model.safetensors")
+    (directory / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+    Tokenizer(models.BPE()).save(str(directory / "tokenizer.json"))
+    (directory / "chat_template.jinja").write_text("{{ messages }}")
+    (directory / "training_args.bin").write_bytes(b"pickled")
+    (directory / "README.md").write_text("not served")
+    return directory
+
+
+@pytest.fixture
+def plain_handler(tmp_path: Path) -> Path:
+    """Return a handler file without imports."""
+    file = tmp_path / "plain_bot.py"
+    file.write_text(PLAIN_HANDLER)
+    return file
+
+
+@pytest.fixture
+def make_spec(checkpoint: Path, plain_handler: Path, tmp_path: Path) -> Callable[..., ArchiveSpec]:
+    """Return a maker of specs for the tiny checkpoint; keyword arguments replace its defaults."""
+
+    def make(**changes: object) -> ArchiveSpec:
+        defaults = {"source": checkpoint, "name": "tiny", "handler": plain_handler, "out": tmp_path / "store"}
+        return ArchiveSpec(**{**defaults, **changes})  # type: ignore[arg-type]
+
+    return make
+
+
+def shard_checkpoint(directory: Path, num_shards: int = 2) -> None:
+    """Replace the weights of a checkpoint by shards with an index."""
+    (directory / "model.safetensors").unlink()
+    names = [f"model-{index + 1:05}-of-{num_shards:05}.safetensors" for index in range(num_shards)]
+    for index, name in enumerate(names):
+        save_file({f"layer.{index}": np.zeros(8, dtype=np.float16)}, directory / name)
+    weight_map = {f"layer.{index}": name for index, name in enumerate(names)}
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))

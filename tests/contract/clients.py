@@ -1,0 +1,114 @@
+"""Clients of a running server: ask one thing, or many things at once, and see what the metrics say."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from openai import OpenAI
+
+from archiver.deploy.launch import TorchServe
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PATIENCE_S = 60.0
+"""How long a client waits for anything: a busy machine is slow, and only a hang should reach this."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client got for one request."""
+
+    text: str
+    finish_reason: str | None
+    num_prompt_tokens: int
+    num_tokens: int
+
+
+class ModelClient:
+    """The ``openai`` client for one model. Thread-safe."""
+
+    def __init__(self, server: TorchServe, model: str) -> None:
+        self.model = model
+        self.prediction_url = server.prediction_url(model)
+        self.base_url = server.openai_base_url(model)
+        self.openai = OpenAI(base_url=self.base_url, api_key="unused", max_retries=0, timeout=PATIENCE_S)
+
+    def complete(self, prompt: str, *, stream: bool = False, **options: Any) -> Answer:
+        """Ask for a completion, greedy unless ``options`` say otherwise; these go into the body as they are."""
+        create = self.openai.completions.create
+        body = {"temperature": 0} | options
+        if stream:
+            return _gathered(create(model=self.model, prompt=prompt, stream=True, stream_options={"include_usage": True}, extra_body=body), _text)
+        return _whole(create(model=self.model, prompt=prompt, extra_body=body), lambda choice: choice.text)
+
+    def chat(self, content: str, *, stream: bool = False, **options: Any) -> Answer:
+        """Ask for the answer to one user message, greedy unless ``options`` say otherwise."""
+        create = self.openai.chat.completions.create
+        messages: Any = [{"role": "user", "content": content}]
+        body = {"temperature": 0} | options
+        if stream:
+            return _gathered(create(model=self.model, messages=messages, stream=True, stream_options={"include_usage": True}, extra_body=body), _delta)
+        return _whole(create(model=self.model, messages=messages, extra_body=body), lambda choice: choice.message.content)
+
+    def post(self, body: Any, *, route: str = "v1/completions") -> httpx.Response:
+        """Post JSON to a route, the bare prediction URL being the empty one."""
+        return httpx.post(f"{self.prediction_url}/{route}".rstrip("/"), json=body, timeout=PATIENCE_S)
+
+
+def at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Call ``function`` for every item, each in a thread of its own, all starting together; return the results in order."""
+    start = threading.Barrier(len(items))
+
+    def run(item: T) -> R:
+        start.wait(PATIENCE_S)
+        return function(item)
+
+    with ThreadPoolExecutor(len(items)) as pool:
+        return list(pool.map(run, items))
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:
+    """Return as soon as ``condition`` holds; fail the test if it never does."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not reached within {timeout_s} s"
+        time.sleep(0.05)
+
+
+def counter(server: TorchServe, name: str, model: str) -> float:
+    """Return a counter of a model, summed over its other labels; 0 before its first report."""
+    text = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
+    values = re.findall(rf'^{name}{{.*ModelName="{model}".*}} (\S+)$', text, re.MULTILINE)
+    return sum(float(value) for value in values)
+
+
+def _whole(response: Any, text_of: Callable[[Any], str]) -> Answer:
+    choice = response.choices[0]
+    return Answer(text_of(choice), choice.finish_reason, response.usage.prompt_tokens, response.usage.completion_tokens)
+
+
+def _gathered(chunks: Iterable[Any], text_of: Callable[[Any], str | None]) -> Answer:
+    text, reasons, usage = "", [], None
+    for chunk in chunks:
+        for choice in chunk.choices:
+            text += text_of(choice) or ""
+            reasons += [choice.finish_reason] if choice.finish_reason else []
+        usage = chunk.usage or usage
+    assert usage is not None and len(reasons) == 1, "a stream has one finish reason and, asked for it, one usage"
+    return Answer(text, reasons[0], usage.prompt_tokens, usage.completion_tokens)
+
+
+def _text(choice: Any) -> str | None:
+    return choice.text
+
+
+def _delta(choice: Any) -> str | None:
+    return choice.delta.content
