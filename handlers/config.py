@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from handlers.errors import ConfigError
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -51,7 +51,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class GenerationConfig:
-    """``max_new_tokens``: tokens generated when a request names no limit (a chat request may use all that fits)."""
+    """``max_new_tokens``: the limit for a request that names none, or what its prompt leaves of the window if that is less."""
 
     max_new_tokens: int = Field(256, ge=1)
 

@@ -44,7 +44,7 @@ class RequestError(MarqueeError):
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None, status: int | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = str(message)
         self.param = param
         self.code = code
         if status is not None:

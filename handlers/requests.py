@@ -50,11 +50,13 @@ class Request:
     """One client request on its way through the stages.
 
     Exactly one of ``messages``, ``prompt`` and ``prompt_token_ids`` is given by the client; ``prompt_token_ids`` always stands after ``render``.
+    ``route`` is the path below the prediction URL, ``content_type`` the media type of the answer unless it is streamed.
     Not thread-safe: a request belongs to the worker's main thread.
     """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     route: str = ""
+    content_type: str = "application/json"
     model: str = ""
     messages: list[Message] | None = None
     prompt: str | None = None
@@ -86,6 +88,8 @@ class Request:
 
     def fail(self, status: int, message: str) -> None:
         """End this request with an HTTP ``status`` (400–599) and a message for the client; its neighbours go on."""
+        if not 400 <= status <= 599:
+            raise ValueError(f"a request fails with a status from 400 to 599, got {status}")
         kind = InvalidRequest if status < 500 else Failed
         self.error = kind(message, status=status)
 
@@ -99,7 +103,7 @@ class Request:
         self.params = replace(self.params, max_tokens=asked or min(default, room))
 
     def map_text(self, function: Callable[[str], str]) -> None:
-        """Apply ``function`` to every piece of text that the client sent: each message's text, or the prompt."""
+        """Apply ``function`` to every piece of text that the client sent: each message's text, or the prompt. Token ids are not text."""
         if self.messages is not None:
             self.messages = [_map_message(message, function) for message in self.messages]
         if self.prompt is not None:

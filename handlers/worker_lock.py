@@ -17,10 +17,7 @@ def claim_only_worker(model: str, version: str) -> IO[str]:
     Raises ConfigError if another worker of the same server holds it. Why: with ``continuousBatching`` an idle second worker keeps the model's lock
     inside its queue poll, and the busy one stalls until another request comes (TorchServe 0.12).
     """
-    # The frontend is the worker's parent; the path must stay short, since sockets will live here (108 bytes).
-    directory = Path(tempfile.gettempdir(), f"marquee-{os.getuid()}", str(os.getppid()), f"{model}-{version}")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = (directory / "worker.lock").open("w")
+    lock = (_private_directory(f"{model}-{version}") / "worker.lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -30,3 +27,14 @@ def claim_only_worker(model: str, version: str) -> IO[str]:
             "and raise handler.engine.max_running for more concurrency"
         ) from None
     return lock
+
+
+def _private_directory(name: str) -> Path:
+    """Return ``<temp>/marquee-<uid>/<frontend pid>/<name>``; the frontend is the worker's parent. Only this user can read below the first."""
+    root = Path(tempfile.gettempdir(), f"marquee-{os.getuid()}")
+    root.mkdir(mode=0o700, exist_ok=True)
+    if root.stat().st_uid != os.getuid():
+        raise ConfigError(f"{root} belongs to another user; remove it, or set TMPDIR to a directory of your own")
+    directory = root / str(os.getppid()) / name
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

@@ -6,11 +6,10 @@ data_offsets}}`` with an optional ``__metadata__``, then the data, which the off
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import NonNegativeInt, TypeAdapter
 
@@ -56,8 +55,8 @@ def read_header(file: BinaryIO, file_bytes: int) -> TensorHeader:
 
 def _parse(data: bytes) -> dict[str, _Tensor]:
     try:
-        header = json.loads(data)
+        header = TypeAdapter(dict[str, Any]).validate_json(data)
         header.pop("__metadata__", None)
         return TypeAdapter(dict[str, _Tensor]).validate_python(header)
-    except (ValueError, AttributeError, RecursionError):  # pydantic's ValidationError is a ValueError
+    except ValueError:
         raise ValueError("has a header that is not safetensors'") from None

@@ -38,7 +38,7 @@ class Adoption:
 def adopt(model: PreTrainedModel) -> Adoption:
     """Put our attention into ``model`` and learn the shapes of its KV cache; raises ConfigError for a model the engine cannot run."""
     _check_architecture(model)
-    probe = tuple(token_id % model.get_input_embeddings().num_embeddings for token_id in range(3, 3 + _PROBE_TOKENS))
+    probe = tuple(token_id % model.config.get_text_config().vocab_size for token_id in range(3, 3 + _PROBE_TOKENS))
     token_ids = torch.tensor([probe], device=model.device)
     positions = torch.arange(_PROBE_TOKENS, device=model.device)[None]
     shapes = _ShapeProbe()

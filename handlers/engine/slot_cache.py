@@ -87,7 +87,7 @@ class StepAttention:
             keys, values = self.cache.context(layer, group)
             mask = group.mask(window, num_repeats, query.dtype)
             # Query heads that share a key head become rows of one matrix: keys are read once and never repeated.
-            folded = query[0, :, group.tokens].unflatten(1, (group.num_sequences, group.num_queries)).transpose(0, 1)
+            folded = query[0, :, group.tokens].reshape(query.shape[1], group.num_sequences, group.num_queries, -1).transpose(0, 1)
             folded = folded.reshape(group.num_sequences, key.shape[1], num_repeats * group.num_queries, -1)
             attended = _attend(folded, keys, values, mask, scale, softcap)
             attended = attended.reshape(group.num_sequences, query.shape[1], group.num_queries, -1)

@@ -21,8 +21,8 @@ class AttentionGroup:
     ``tokens`` are their places in the flat row, sequence by sequence; ``positions`` ``(num_sequences, num_queries)`` where these stand.
     """
 
-    tokens: slice
-    slots: slice
+    tokens: slice[int, int]
+    slots: slice[int, int]
     num_keys: int
     positions: Tensor
     _masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)

@@ -36,7 +36,7 @@ class TransformersRunner:
     def __init__(self, model: PreTrainedModel, kv_shapes: Sequence[KVShape], *, num_slots: int, max_model_len: int) -> None:
         self.num_slots = num_slots
         self.max_model_len = max_model_len
-        self.vocab_size: int = model.get_input_embeddings().num_embeddings
+        self.vocab_size: int = model.config.get_text_config().vocab_size
         self._model = model
         self._cache = SlotCache(kv_shapes, num_slots, max_model_len, model.dtype, model.device)
 

@@ -84,7 +84,7 @@ def load_tokenizer(directory: Path, model_dir: Path, config: HandlerConfig) -> T
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=config.model.trust_remote_code)
     except Exception as error:  # The tokenizers library raises bare Exceptions for files that it cannot read.
-        raise ConfigError(f"no usable tokenizer in {directory.name}/: {_first_line(error)}") from error
+        raise ConfigError(f"no usable tokenizer in {directory.name}/: {' '.join(str(error).split())}") from error
     if config.tokenizer.chat_template is not None:
         tokenizer.chat_template = _read_template(model_dir / config.tokenizer.chat_template)
     tokenizer.clean_up_tokenization_spaces = False  # It rewrites text across token boundaries, so pieces would not add up to the whole.
@@ -98,10 +98,6 @@ def _read_template(path: Path) -> str:
         raise ConfigError(f"handler.tokenizer.chat_template: cannot read {path.name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"handler.tokenizer.chat_template: {path.name} is not valid UTF-8 (byte {error.start})") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _too_long(num_tokens: str, limit: int) -> InvalidRequest:

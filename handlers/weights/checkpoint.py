@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,10 @@ class Checkpoint:
         """Check ``directory`` without reading weights; raise ConfigError if it is no checkpoint or needs what the configuration forbids."""
         model = _read_json(directory / "config.json")
         if "auto_map" in model and not config.trust_remote_code:
-            raise ConfigError("the checkpoint brings its own code (auto_map in config.json); to run it set handler.model.trust_remote_code: true")
+            raise ConfigError(
+                "the checkpoint brings its own code (auto_map in config.json); to run it set handler.model.trust_remote_code: true, "
+                "or, if transformers knows this architecture itself, delete auto_map"
+            )
         if not any(directory.glob("*.safetensors")) and not config.allow_pickle:
             raise ConfigError(
                 f"no *.safetensors in {directory.name}/; convert the weights with save_pretrained(), "
@@ -35,34 +40,43 @@ class Checkpoint:
             )
         return cls(directory, config)
 
-    @property
+    @functools.cached_property
     def sampling_defaults(self) -> SamplingParams:
         """What the checkpoint's author recommends (generation_config.json) for requests that do not say; temperature 1 otherwise."""
         path = self.directory / "generation_config.json"
         given = _read_json(path) if path.exists() else {}
-        if given.get("do_sample") is False:
-            return SamplingParams(temperature=0.0)
         default = SamplingParams()
+        temperature = 0 if given.get("do_sample") is False else _number(given, "temperature", default.temperature)
         return SamplingParams(
-            temperature=given.get("temperature") or default.temperature,
-            top_p=given.get("top_p") or default.top_p,
-            top_k=given.get("top_k") or default.top_k,
+            temperature=float(temperature),
+            top_p=float(_number(given, "top_p", default.top_p)),
+            top_k=int(_number(given, "top_k", default.top_k)),
         )
 
     def load(self) -> Any:
-        """Return the transformers model, ready for inference: on the GPUs there are (accelerate's ``device_map``), else on the CPU."""
+        """Return the transformers model, ready for inference: on the GPUs there are (accelerate's ``device_map``), else on the CPU.
+
+        Raises ConfigError if the files cannot be read or do not hold every tensor: transformers itself would go on with random numbers.
+        """
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         has_gpu = torch.cuda.is_available()
-        model = AutoModelForCausalLM.from_pretrained(
-            self.directory,
-            dtype=self.config.dtype if has_gpu or self.config.dtype != "auto" else self._cpu_dtype(),
-            device_map="auto" if has_gpu else None,
-            local_files_only=True,
-            use_safetensors=None if self.config.allow_pickle else True,
-            trust_remote_code=self.config.trust_remote_code,
-        )
+        try:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.directory,
+                dtype=self.config.dtype if has_gpu or self.config.dtype != "auto" else self._cpu_dtype(),
+                device_map="auto" if has_gpu else None,
+                local_files_only=True,
+                use_safetensors=None if self.config.allow_pickle else True,
+                trust_remote_code=self.config.trust_remote_code,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ConfigError(f"cannot load {self.directory.name}/: {' '.join(str(error).split())}") from error
+        if missing := sorted(report["missing_keys"]):
+            raise ConfigError(f"{self.directory.name}/ lacks {len(missing)} tensors of its model, {missing[0]} for one")
         logger.info("loaded %s: %d parameters, %s, on %s", type(model).__name__, model.num_parameters(), model.dtype, model.device)
         return model.eval()
 
@@ -84,10 +98,21 @@ def eos_token_ids(model: Any) -> frozenset[int]:
     return frozenset([ids] if isinstance(ids, int) else ids or ())
 
 
+def _number(given: dict[str, Any], name: str, default: float) -> float:
+    value = default if given.get(name) is None else given[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+        raise ConfigError(f"{name} in generation_config.json must be a number from 0 up, got {value!r}")
+    return value
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    name = f"{path.parent.name}/{path.name}"
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        value = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path.parent.name}/{path.name}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {name}: {error.strerror}") from error
     except ValueError as error:
-        raise ConfigError(f"{path.parent.name}/{path.name} is not valid JSON: {error}") from error
+        raise ConfigError(f"{name} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name} must hold a JSON object, not {type(value).__name__}")
+    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.frontend import Incoming, Reply
+from handlers.frontend import Incoming
 from handlers.requests import Request, SamplingParams
 from handlers.wire.codec import event, to_json
 from handlers.wire.json_body import parse_json_object
@@ -25,25 +25,22 @@ class ChatCodec:
         check_model(body.model, self._model)
         max_tokens = body.max_completion_tokens or body.max_tokens
         return Request(
-            id=incoming.id,
             model=self._model,
             messages=[{"role": message.role, "content": message.text} for message in body.messages],
             params=body.sampling_params(self._defaults, max_tokens),
             stream=bool(body.stream),
             include_usage=body.include_usage,
-            headers=dict(incoming.headers),
         )
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> bytes:
         """Return a ``chat.completion`` object."""
         message = {"role": "assistant", "content": request.text}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": request.finish_reason}
-        return Reply(to_json(_envelope(request, "chat.completion") | {"choices": [choice], "usage": usage(request)} | request.fields))
+        return to_json(_envelope(request, "chat.completion") | {"choices": [choice], "usage": usage(request)} | request.fields)
 
     def frame(self, request: Request, text: str) -> bytes:
         """Return a ``chat.completion.chunk`` with new content; the first one carries the role too."""
-        delta = {"content": text} if request.num_sent_chars else {"role": "assistant", "content": text}
-        return event(_chunk(request, delta, None))
+        return event(_chunk(request, {"content": text}, None))
 
     def last_frames(self, request: Request) -> bytes:
         """Return the chunk with the finish reason, the usage chunk if it was asked for, and the end marker."""
@@ -58,5 +55,7 @@ def _envelope(request: Request, kind: str) -> dict[str, Any]:
 
 
 def _chunk(request: Request, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
+    if request.num_sent_chars == 0:
+        delta = {"role": "assistant", "content": ""} | delta
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
     return _envelope(request, "chat.completion.chunk") | {"choices": [choice]}

@@ -6,7 +6,7 @@ import json
 from typing import Any, Protocol
 
 from handlers.errors import RequestError
-from handlers.frontend import Incoming, Reply
+from handlers.frontend import Incoming
 from handlers.requests import Request
 
 
@@ -14,11 +14,11 @@ class Codec(Protocol):
     """One route of the API; stateless, so one instance serves every request."""
 
     def decode(self, incoming: Incoming) -> Request:
-        """Return the validated request, or raise RequestError with the offending parameter's name."""
+        """Return the validated request, or raise RequestError with the offending parameter's name; id, route and headers are set by the caller."""
         ...
 
-    def answer(self, request: Request) -> Reply:
-        """Return the complete response to a finished request."""
+    def answer(self, request: Request) -> bytes:
+        """Return the whole answer to a finished request, of the media type ``request.content_type``."""
         ...
 
     def frame(self, request: Request, text: str) -> bytes:
@@ -41,5 +41,5 @@ def error_event(error: RequestError) -> bytes:
 
 
 def to_json(data: Any) -> bytes:
-    """Return compact JSON in UTF-8."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    """Return compact JSON in UTF-8, half a surrogate pair as "?"; raise ValueError or TypeError for what JSON cannot say (NaN, an object)."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

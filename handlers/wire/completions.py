@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from handlers.frontend import Incoming, Reply
+from handlers.frontend import Incoming
 from handlers.requests import Request, SamplingParams
 from handlers.wire.codec import event, to_json
 from handlers.wire.json_body import parse_json_object
@@ -24,19 +24,17 @@ class CompletionCodec:
         body = validate(CompletionBody, parse_json_object(incoming))
         check_model(body.model, self._model)
         return Request(
-            id=incoming.id,
             model=self._model,
             prompt=body.prompt if isinstance(body.prompt, str) else None,
             prompt_token_ids=[] if isinstance(body.prompt, str) else body.prompt,
             params=body.sampling_params(self._defaults, body.max_tokens),
             stream=bool(body.stream),
             include_usage=body.include_usage,
-            headers=dict(incoming.headers),
         )
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> bytes:
         """Return a ``text_completion`` object."""
-        return Reply(to_json(_completion(request, request.text, request.finish_reason) | {"usage": usage(request)} | request.fields))
+        return to_json(_completion(request, request.text, request.finish_reason) | {"usage": usage(request)} | request.fields)
 
     def frame(self, request: Request, text: str) -> bytes:
         """Return a chunk with new text."""

@@ -18,7 +18,7 @@ def parse_json_object(incoming: Incoming) -> dict[str, Any]:
     if not incoming.body:
         raise InvalidRequest("the request has no body; send a JSON object with the header 'Content-Type: application/json'")
     try:
-        value = json.loads(incoming.body.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(incoming.body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not valid UTF-8 (byte {error.start})") from None
     except RecursionError:
@@ -45,6 +45,15 @@ def check_text(text: str) -> None:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in value if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:80]!r} comes twice in one object")
+    return value
 
 
 def _strings(value: Any) -> Iterator[str]:

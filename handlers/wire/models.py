@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from handlers.frontend import Incoming, Reply
+from handlers.frontend import Incoming
 from handlers.requests import Request
 from handlers.wire.codec import to_json
+
+LIST = "v1/models"
 
 
 class ModelsCodec:
@@ -15,12 +17,12 @@ class ModelsCodec:
 
     def decode(self, incoming: Incoming) -> Request:
         """Return a request that is finished before it begins; a body, if any, is of no interest."""
-        return Request(id=incoming.id, route=incoming.route, finish_reason="stop")
+        return Request(finish_reason="stop")
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> bytes:
         """Return the list, or the one model's card."""
-        is_list = request.route.endswith("models")
-        return Reply(to_json({"object": "list", "data": [self._card]} if is_list else self._card))
+        is_list = request.route == LIST
+        return to_json({"object": "list", "data": [self._card]} if is_list else self._card)
 
     def frame(self, request: Request, text: str) -> bytes:
         """Return nothing: a list is never streamed."""

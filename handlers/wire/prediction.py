@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from handlers.errors import InvalidRequest
-from handlers.frontend import Incoming, Reply
+from handlers.frontend import Incoming
 from handlers.requests import Request, SamplingParams
 from handlers.wire.codec import event, to_json
 from handlers.wire.json_body import check_text, parse_json_object
-from handlers.wire.schema import Sampling, TGIBody, TGIParameters, validate
+from handlers.wire.schema import TGIBody, TGIParameters, validate
 
-TEXT = "text"
-"""The route of a plain-text request, whose answer is plain text too."""
+TEXT = "text/plain; charset=utf-8"
 
 
 class PredictionCodec:
@@ -35,20 +34,20 @@ class PredictionCodec:
         is_json = "json" in incoming.content_type or body.lstrip().startswith(b"{")
         return self._decode_tgi(incoming) if is_json and not is_text else self._decode_text(incoming, body)
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> bytes:
         """Return ``[{"generated_text", "details"}]`` (an array, as text-generation-inference's ``/`` does) or the bare text."""
-        if request.route == TEXT:
-            return Reply(request.text.encode(), content_type="text/plain; charset=utf-8")
-        return Reply(to_json([{"generated_text": request.text, "details": _details(request)} | request.fields]))
+        if request.content_type == TEXT:
+            return request.text.encode("utf-8", "replace")
+        return to_json([{"generated_text": request.text, "details": _details(request)} | request.fields])
 
     def frame(self, request: Request, text: str) -> bytes:
         """Return a token event; it carries all text since the last one, so it names no token id."""
-        return event({"token": {"text": text, "special": False}, "generated_text": None, "details": None})
+        return event(_token_event(request, text, special=False))
 
     def last_frames(self, request: Request) -> bytes:
         """Return the event with the whole text and the details."""
-        end = {"token": {"text": "", "special": True}, "generated_text": request.text, "details": _details(request)}
-        return event(end | request.fields)
+        end = {"generated_text": request.text, "details": _details(request)}
+        return event(_token_event(request, "", special=True) | end | request.fields)
 
     def _decode_text(self, incoming: Incoming, body: bytes) -> Request:
         try:
@@ -56,28 +55,35 @@ class PredictionCodec:
         except UnicodeDecodeError as error:
             raise InvalidRequest(f"the body is not valid UTF-8 (byte {error.start})") from None
         check_text(prompt)
-        return Request(id=incoming.id, route=TEXT, model=self._model, prompt=prompt, params=self._defaults, headers=dict(incoming.headers))
+        return Request(content_type=TEXT, model=self._model, prompt=prompt, params=self._defaults)
 
     def _decode_tgi(self, incoming: Incoming) -> Request:
         body = validate(TGIBody, parse_json_object(incoming))
-        return Request(
-            id=incoming.id,
-            model=self._model,
-            prompt=body.inputs,
-            params=self._params(body.parameters),
-            stream=bool(body.stream),
-            headers=dict(incoming.headers),
-        )
+        return Request(model=self._model, prompt=body.inputs, params=self._params(body.parameters), stream=bool(body.stream))
 
     def _params(self, given: TGIParameters) -> SamplingParams:
         """text-generation-inference samples only when asked to (``do_sample``, or any sampling parameter); otherwise it is greedy."""
-        asked = (given.do_sample, given.temperature, given.top_p, given.top_k)
         params = given.sampling_params(self._defaults, given.max_new_tokens)
-        return params if any(asked) else replace(params, temperature=0.0)
+        if not any((given.do_sample, given.temperature, given.top_p, given.top_k)):
+            return replace(params, temperature=0.0)
+        # Asked to sample, without a temperature, from a checkpoint whose default is greedy.
+        return replace(params, temperature=1.0) if params.is_greedy and given.temperature is None else params
+
+
+def _token_event(request: Request, text: str, *, special: bool) -> dict[str, Any]:
+    token = {"text": text, "special": special}
+    return {"index": request.num_generated_tokens, "token": token, "generated_text": None, "details": None}
 
 
 def _details(request: Request) -> dict[str, Any]:
-    reason = request.finish_reason
+    reason: str | None = request.finish_reason
     if reason == "stop":
-        reason = "stop_sequence" if request.params.stop else "eos_token"  # type: ignore[assignment]
-    return {"finish_reason": reason, "generated_tokens": request.num_generated_tokens, "seed": request.params.seed}
+        reason = "stop_sequence" if request.params.stop else "eos_token"
+    return {
+        "finish_reason": reason,
+        "generated_tokens": request.num_generated_tokens,
+        "input_length": len(request.prompt_token_ids),
+        "seed": request.params.seed,
+        "prefill": [],
+        "tokens": [],
+    }

@@ -54,11 +54,12 @@ def make_spec(checkpoint: Path, plain_handler: Path, tmp_path: Path) -> Callable
     return make
 
 
-def shard_checkpoint(directory: Path, num_shards: int = 2) -> None:
-    """Replace the weights of a checkpoint by shards with an index."""
-    (directory / "model.safetensors").unlink()
-    names = [f"model-{index + 1:05}-of-{num_shards:05}.safetensors" for index in range(num_shards)]
-    for index, name in enumerate(names):
-        save_file({f"layer.{index}": np.zeros(8, dtype=np.float16)}, directory / name)
-    weight_map = {f"layer.{index}": name for index, name in enumerate(names)}
-    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+@pytest.fixture
+def sharded_checkpoint(checkpoint: Path) -> Path:
+    """Return the directory of a checkpoint whose weights are two shards with an index."""
+    (checkpoint / "model.safetensors").unlink()
+    weight_map = {f"layer.{index}": f"model-0000{index + 1}-of-00002.safetensors" for index in range(2)}
+    for layer, name in weight_map.items():
+        save_file({layer: np.zeros(8, dtype=np.float16)}, checkpoint / name)
+    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return checkpoint

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shard_checkpoint
 from safetensors.numpy import save_file
 
 from archiver.errors import UsageError
@@ -23,32 +22,28 @@ def test_serves_weights_tokenizer_and_configuration_only(checkpoint: Path) -> No
     assert read_checkpoint(checkpoint).architecture == "LlamaForCausalLM"
 
 
-def test_serves_the_shards_that_the_index_lists_and_no_other(checkpoint: Path) -> None:
-    shard_checkpoint(checkpoint)
-    save_file({"x": np.zeros(1)}, checkpoint / "consolidated.safetensors")
-    weights = [file for file in served(checkpoint) if "model" in file]
+def test_serves_the_shards_that_the_index_lists_and_no_other(sharded_checkpoint: Path) -> None:
+    save_file({"x": np.zeros(1)}, sharded_checkpoint / "consolidated.safetensors")
+    weights = [file for file in served(sharded_checkpoint) if "model" in file]
     assert weights == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
 
 
-def test_a_missing_shard_is_named(checkpoint: Path) -> None:
-    shard_checkpoint(checkpoint)
-    (checkpoint / "model-00002-of-00002.safetensors").unlink()
+def test_a_missing_shard_is_named(sharded_checkpoint: Path) -> None:
+    (sharded_checkpoint / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(UsageError, match=r"lacks the shard model-00002-of-00002.safetensors"):
-        read_checkpoint(checkpoint)
+        read_checkpoint(sharded_checkpoint)
 
 
-def test_a_tensor_in_no_shard_is_named(checkpoint: Path) -> None:
-    shard_checkpoint(checkpoint)
-    save_file({"other": np.zeros(1)}, checkpoint / "model-00001-of-00002.safetensors")
+def test_a_tensor_in_no_shard_is_named(sharded_checkpoint: Path) -> None:
+    save_file({"other": np.zeros(1)}, sharded_checkpoint / "model-00001-of-00002.safetensors")
     with pytest.raises(UsageError, match=r"lacks the tensor layer.0"):
-        read_checkpoint(checkpoint)
+        read_checkpoint(sharded_checkpoint)
 
 
-def test_an_index_cannot_name_files_elsewhere(checkpoint: Path) -> None:
-    shard_checkpoint(checkpoint)
-    (checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+def test_an_index_cannot_name_files_elsewhere(sharded_checkpoint: Path) -> None:
+    (sharded_checkpoint / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
     with pytest.raises(UsageError, match="lacks the shard"):
-        read_checkpoint(checkpoint)
+        read_checkpoint(sharded_checkpoint)
 
 
 @pytest.mark.parametrize(

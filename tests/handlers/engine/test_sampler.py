@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from handlers.engine.sampler import sample, uniform
 from handlers.requests import SamplingParams
 
-VOCAB_SIZE = 3000  # more than the candidates that a nucleus is first searched among
+VOCAB_SIZE = 1500  # more than the candidates that a nucleus is first searched among
 
 
 def draw_many(logits: torch.Tensor, params: SamplingParams, count: int) -> torch.Tensor:
@@ -81,10 +81,10 @@ def kept_by_definition(logits: torch.Tensor, params: SamplingParams) -> set[int]
 )
 def test_only_and_all_kept_tokens_are_drawn(params):
     logits = torch.randn(VOCAB_SIZE, generator=torch.Generator().manual_seed(0)) * 6
-    drawn = set(draw_many(logits, params, 20_000).nonzero()[:, 0].tolist())
+    drawn = set(draw_many(logits, params, 8_000).nonzero()[:, 0].tolist())
     kept = kept_by_definition(logits, params)
     assert drawn <= kept
-    likely = {token for token in kept if (logits / params.temperature).softmax(-1)[token] > 0.002}
+    likely = {token for token in kept if (logits / params.temperature).softmax(-1)[token] > 0.004}
     assert likely <= drawn
 
 
@@ -92,10 +92,10 @@ def test_a_nucleus_wider_than_the_candidates_is_still_exact():
     logits = torch.randn(VOCAB_SIZE, generator=torch.Generator().manual_seed(0)) * 0.1
     params = SamplingParams(top_p=0.9)
     kept = kept_by_definition(logits, params)
-    assert len(kept) > 2000
-    drawn = set(draw_many(logits, params, 40_000).nonzero()[:, 0].tolist())
+    assert len(kept) > 1100
+    drawn = set(draw_many(logits, params, 10_000).nonzero()[:, 0].tolist())
     assert len(drawn - kept) <= 1  # the one at the edge, where float32 and float64 may differ
-    assert len(drawn) > 0.99 * len(kept)
+    assert len(drawn) > 0.98 * len(kept)
 
 
 @given(st.data())
@@ -103,7 +103,7 @@ def test_a_row_is_the_same_alone_and_in_any_batch(data):
     params = st.builds(
         SamplingParams,
         temperature=st.sampled_from([0.0, 0.7, 1.0, 3.0]),
-        top_k=st.sampled_from([0, 1, 4, 40, 2000]),
+        top_k=st.sampled_from([0, 1, 4, 40, 1400]),
         top_p=st.sampled_from([1.0, 0.95, 0.5, 0.1]),
     )
     rows = data.draw(st.lists(st.tuples(params, st.integers(0, 2**64), st.integers(0, 10**6)), min_size=2, max_size=6))
