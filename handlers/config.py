@@ -41,33 +41,33 @@ class EngineConfig:
     """
 
     name: Literal["continuous"] = "continuous"
-    max_model_len: int | None = Field(None, ge=1)
-    max_running: int = Field(64, ge=1)
-    max_waiting: int = Field(192, ge=0)
-    memory_fraction: float = Field(0.85, gt=0, le=1)
-    kv_memory_gib: float | None = Field(None, gt=0)
-    prefill_chunk_tokens: int = Field(512, ge=1)
+    max_model_len: int | None = Field(default=None, ge=1)
+    max_running: int = Field(default=64, ge=1)
+    max_waiting: int = Field(default=192, ge=0)
+    memory_fraction: float = Field(default=0.85, gt=0, le=1)
+    kv_memory_gib: float | None = Field(default=None, gt=0)
+    prefill_chunk_tokens: int = Field(default=512, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class GenerationConfig:
     """``max_new_tokens``: the limit for a request that names none, or what its prompt leaves of the window if that is less."""
 
-    max_new_tokens: int = Field(256, ge=1)
+    max_new_tokens: int = Field(default=256, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class StreamConfig:
     """``flush_ms``: how long text may wait to be sent together with the text that follows it."""
 
-    flush_ms: int = Field(10, ge=0)
+    flush_ms: int = Field(default=10, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class LimitsConfig:
     """Limits on one request, in tokens, beyond what the model itself can take."""
 
-    max_prompt_tokens: int | None = Field(None, ge=1)
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)

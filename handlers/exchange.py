@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from handlers.errors import Failed, InvalidRequest, NotFound, RequestError
-from handlers.frontend import EVENT_STREAM, JSON, Incoming, Reply
+from handlers.frontend import EVENT_STREAM, Incoming, Reply
 from handlers.requests import Request
 from handlers.wire.codec import Codec, error_event, to_json
 

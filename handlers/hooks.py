@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from handlers.config import HandlerConfig
 from handlers.requests import Delta, Request
+from handlers.telemetry import Metric
 from handlers.wire.codec import Codec
 
 HOOKS = frozenset(
@@ -41,6 +42,7 @@ class HandlerHooks:
     config: HandlerConfig
     model_dir: Path
     model_name: str
+    model_version: str
 
     @classmethod
     def has_capability(cls, capability: str) -> bool:
@@ -85,6 +87,9 @@ class HandlerHooks:
 
     def record(self, request: Request) -> None:
         """See each request once, when its fate is known: finished, failed or cancelled (``super()`` first)."""
+
+    def report(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        """Hand one observation to the server's metrics; the root does, and nobody overrides it."""
 
     def describe(self) -> dict[str, Any]:
         """Return facts about this worker as plain JSON values (``super()`` first, then update)."""

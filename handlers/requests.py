@@ -49,9 +49,9 @@ class Delta:
 class Request:
     """One client request on its way through the stages.
 
-    Exactly one of ``messages``, ``prompt`` and ``prompt_token_ids`` is given by the client; ``prompt_token_ids`` always stands after ``render``.
-    ``route`` is the path below the prediction URL, ``content_type`` the media type of the answer unless it is streamed.
-    Not thread-safe: a request belongs to the worker's main thread.
+    The client gives exactly one of ``messages``, ``prompt`` and ``prompt_token_ids``; the last always stands after ``render``. ``route`` is the
+    path below the prediction URL, ``content_type`` the media type of the answer unless it is streamed. Not thread-safe: a request belongs to
+    the worker's main thread.
     """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -94,12 +94,16 @@ class Request:
         self.error = kind(message, status=status)
 
     def limit_tokens(self, default: int, max_model_len: int) -> None:
-        """Settle ``params.max_tokens`` for a rendered request: ``default`` or what fits the window; raise InvalidRequest if it cannot fit."""
-        room = max_model_len - len(self.prompt_token_ids)
+        """Settle ``params.max_tokens`` of a rendered request: ``default``, or what the window leaves; raise InvalidRequest if it cannot fit."""
+        num_prompt_tokens = len(self.prompt_token_ids)
+        room = max_model_len - num_prompt_tokens
         asked = self.params.max_tokens
-        if room < 1 or (asked is not None and asked > room):
-            message = f"the prompt has {len(self.prompt_token_ids)} tokens and max_tokens is {asked or 1}: together more than the model's {max_model_len}"
-            raise InvalidRequest(message, param="max_tokens", code="context_length_exceeded")
+        if room < (asked or 1):
+            raise InvalidRequest(
+                f"the prompt has {num_prompt_tokens} tokens and max_tokens is {asked or 1}: together more than the model's {max_model_len}",
+                param="max_tokens",
+                code="context_length_exceeded",
+            )
         self.params = replace(self.params, max_tokens=asked or min(default, room))
 
     def map_text(self, function: Callable[[str], str]) -> None:

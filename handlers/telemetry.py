@@ -6,6 +6,7 @@ declares the same names; a test compares the two.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ WASTED_TOKENS = Metric("marquee_tokens_after_disconnect_total", "counter", "coun
 
 METRICS = (REQUESTS, REQUEST_TIME, FIRST_TOKEN_TIME, TOKEN_TIME, PROMPT_TOKENS, GENERATED_TOKENS, WASTED_TOKENS)
 
+logger = logging.getLogger(__name__)
+
 Report = Callable[[Metric, float, Mapping[str, str]], None]
 """Take a metric, an observation and its labels."""
 
@@ -58,3 +61,8 @@ def _status(request: Request) -> str:
     if request.error is not None:
         return str(request.error.status)
     return "cancelled" if request.finish_reason == "cancelled" else "ok"
+
+
+def report_loading(activity: str) -> None:
+    """Say in the worker's log what it is doing while it loads; ``marquee serve`` shows it to whoever waits."""
+    logger.info("MARQUEE LOADING: %s", activity)

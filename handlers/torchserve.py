@@ -13,7 +13,7 @@ from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
 from handlers.integrity import verify_directory
 from handlers.stages import run_stage
-from handlers.telemetry import Metric
+from handlers.telemetry import Metric, report_loading
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
 
 try:
@@ -45,6 +45,7 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
         self.config = parse_handler_config(keys)
         check_frontend_mode(type(self), keys, self.config)
         if self.config.integrity != "off":
+            report_loading("verifying the archive")
             verify_directory(self.model_dir, required=self.config.integrity == "required")
         self._metrics = context.metrics
         adapt_worker(context)

@@ -82,13 +82,10 @@ def build_archive(spec: ArchiveSpec, *, progress: Progress | None = None, free_b
     """
     members = collect_members(spec)
     _check_target(spec.target)
-    total_bytes = sum(member.size for member in members)
     try:
         spec.out.mkdir(parents=True, exist_ok=True)
         _check_space(spec, members, free_bytes or (lambda directory: shutil.disk_usage(directory).free))
-        with _open_writer(spec, ByteCounter(total_bytes, progress)) as writer:
-            record = IntegrityRecord({member.path: writer.add(member) for member in members}, installed_versions())
-            writer.add(Member(INTEGRITY_FILE, record.to_json()))
+        write_members(spec, members, progress)
     except (OSError, EOFError) as error:
         raise ArchiverError(f"cannot write {spec.target}: {error}") from error
     return spec.target
@@ -113,6 +110,13 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
     members = check_members([*code, *generated, *checkpoint_members(checkpoint)])
     _check_template(model_config, members)
     return members
+
+
+def write_members(spec: ArchiveSpec, members: tuple[Member, ...], progress: Progress | None = None) -> None:
+    """Write the members, then the list of their hashes, and put the archive in its place; raises OSError."""
+    with _open_writer(spec, ByteCounter(sum(member.size for member in members), progress)) as writer:
+        record = IntegrityRecord({member.path: writer.add(member) for member in members}, installed_versions())
+        writer.add(Member(INTEGRITY_FILE, record.to_json()))
 
 
 def _collect_code(spec: ArchiveSpec) -> tuple[Member, tuple[Member, ...]]:

@@ -46,7 +46,7 @@ class MarWriter:
             return hash_bytes(member.content)
         info.file_size = info.compress_size = member.size
         place = self._zip.reserve(info)
-        digest = digest_span(Span(member.content, 0, member.size), self._pool, self._on_bytes, copy_to=place)
+        digest = digest_span(Span(member.content, 0, member.size), self._pool, self._on_bytes, copy_to=place, with_crc=True)
         self._zip.commit(info, digest.crc32)
         return MemberHash(digest.sha256, member.size)
 

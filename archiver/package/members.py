@@ -10,6 +10,7 @@ import handlers
 from archiver.errors import UsageError
 from archiver.package.checkpoint import Checkpoint
 from archiver.package.names import path_clashes, path_problem
+from handlers.integrity import INTEGRITY_FILE
 
 MODEL_DIR = "model"
 _UNWANTED_DIRECTORIES = frozenset({"__pycache__", "__MACOSX", "tests"})
@@ -62,7 +63,7 @@ def check_members(members: Iterable[Member]) -> tuple[Member, ...]:
     for member in ordered:
         if problem := path_problem(member.path):
             raise UsageError(f"the path {member.path!r} {problem}; rename the file")
-    if clashes := path_clashes(member.path for member in ordered):
+    if clashes := path_clashes([INTEGRITY_FILE, *(member.path for member in ordered)]):
         raise UsageError(f"{clashes[0]} would stand twice in the archive; rename the extra file, or leave it out")
     return ordered
 

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from handlers.integrity import BLOCK_BYTES, Progress, combine_blocks
 
@@ -52,13 +54,15 @@ class Span:
 
 @dataclass(frozen=True)
 class Digest:
-    """``sha256`` as in ``MAR-INF/integrity.json`` (hexadecimal), ``crc32`` as in ZIP."""
+    """``sha256`` as in ``MAR-INF/integrity.json`` (hexadecimal), ``crc32`` as in ZIP (0 where it was not asked for)."""
 
     sha256: str
     crc32: int
 
 
-def digest_span(span: Span, pool: ThreadPoolExecutor, on_bytes: OnBytes = lambda _: None, *, copy_to: Span | None = None) -> Digest:
+def digest_span(
+    span: Span, pool: ThreadPoolExecutor, on_bytes: OnBytes = lambda _: None, *, copy_to: Span | None = None, with_crc: bool = False
+) -> Digest:
     """Hash ``span`` and, if ``copy_to`` is given, copy it there (an existing file, at its offset).
 
     Raises OSError; EOFError if the file ends before the span does.
@@ -66,7 +70,7 @@ def digest_span(span: Span, pool: ThreadPoolExecutor, on_bytes: OnBytes = lambda
     digests, crc32 = list[bytes](), 0
     blocks = list(_blocks(span))
     targets = list(_blocks(copy_to)) if copy_to else [None] * len(blocks)
-    for block, (digest, crc) in zip(blocks, pool.map(_digest_block, blocks, targets), strict=True):
+    for block, (digest, crc) in zip(blocks, pool.map(partial(_digest_block, with_crc), blocks, targets), strict=True):
         digests.append(digest)
         crc32 = combine_crc32(crc32, crc, block.size)
         on_bytes(block.size)
@@ -102,26 +106,31 @@ def _blocks(span: Span) -> Iterator[Span]:
         yield Span(span.file, offset, min(BLOCK_BYTES, end - offset))
 
 
-def _digest_block(block: Span, target: Span | None) -> tuple[bytes, int]:
+def _digest_block(with_crc: bool, block: Span, target: Span | None) -> tuple[bytes, int]:
     sha256, crc32, remaining = hashlib.sha256(), 0, block.size
     buffer = memoryview(bytearray(min(_PIECE_BYTES, max(remaining, 1))))
     with ExitStack() as files:
         source = files.enter_context(block.file.open("rb", buffering=0))
         source.seek(block.offset)
-        sink = files.enter_context(target.file.open("r+b")) if target else None
-        if target and sink:
-            sink.seek(target.offset)
+        sink = files.enter_context(_open_at(target)) if target else None
         while remaining:
             count = source.readinto(buffer[:remaining])
             if not count:
                 raise EOFError(f"{block.file} became shorter while it was read")
             piece = buffer[:count]
+            remaining -= count
             sha256.update(piece)
-            crc32 = zlib.crc32(piece, crc32)
+            if with_crc:
+                crc32 = zlib.crc32(piece, crc32)
             if sink:
                 sink.write(piece)
-            remaining -= count
         if sink and block.size == BLOCK_BYTES:  # Now, so that the disk works on this block while the processor works on the next.
             sink.flush()
             os.fsync(sink.fileno())
     return sha256.digest(), crc32
+
+
+def _open_at(span: Span) -> BinaryIO:
+    file = span.file.open("r+b")
+    file.seek(span.offset)
+    return file

@@ -86,8 +86,9 @@ def _content_problem(
     span = reader.span(member)
     if span is None:
         return "altered" if expected else _inflation_problem(reader, member)  # ours are never compressed: it was packed again
-    digest = digest_span(span, pool, counter)
-    if reader.crc32(member) not in (None, digest.crc32):
+    crc32 = reader.crc32(member)
+    digest = digest_span(span, pool, counter, with_crc=crc32 is not None)
+    if crc32 is not None and crc32 != digest.crc32:
         return "damaged"
     return "altered" if expected and expected.sha256 != digest.sha256 else None
 

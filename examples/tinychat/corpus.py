@@ -14,7 +14,7 @@ Conversation = tuple[Turn, ...]
 
 # The role of a turn that is plain text to continue, without any chat around it.
 PLAIN_TEXT = "text"
-_EXCHANGES = (1,) * 30 + (2,) * 7 + (3, 3, 8)
+_EXCHANGES = (1,) * 60 + (2,) * 12 + (3, 3, 3, 8)
 
 
 def conversations(seed: int) -> Iterator[Conversation]:

@@ -8,8 +8,8 @@ import torch
 from chat_tokenizer import CONTEXT_LENGTH, TokenizedConversation
 
 IGNORE = -100
-# Both shapes hold 4096 tokens. Most conversations are short, and attention over 256 positions is far cheaper than over 1024.
-SHORT, LONG = (16, 256), (4, CONTEXT_LENGTH)
+# Both shapes hold 2048 tokens. Most conversations are short, and attention over 256 positions is far cheaper than over 1024.
+SHORT, LONG = (8, 256), (2, CONTEXT_LENGTH)
 
 
 @dataclass(frozen=True)

@@ -48,8 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0, help="seed of the corpus and of the initial weights")
-    parser.add_argument("--steps", type=int, default=3500, help="optimizer steps of 4096 tokens")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--steps", type=int, default=3000, help="optimizer steps of 2048 tokens")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; the weights are reproducible for one number of threads")
     parser.add_argument(
         "--compile",

@@ -29,8 +29,8 @@ class Capacity:
 def plan_capacity(config: EngineConfig, *, token_bytes: int, model_len: int | None, budget_bytes: int) -> Capacity:
     """Divide the KV memory into slots of equal length.
 
-    ``token_bytes`` is what all layers together keep of one token, ``model_len`` the model's own limit (None: it names none). A length that the
-    operator set must fit; the model's own is shortened to what does. Raises ConfigError.
+    ``token_bytes`` is what all layers together keep of one token, ``model_len`` the model's own limit (None: it names none). A length that
+    the operator set must fit; the model's own is shortened to what does. Raises ConfigError.
     """
     wanted = _wanted_len(config, model_len)
     fitting = budget_bytes // token_bytes

@@ -13,8 +13,8 @@ from handlers.requests import FinishReason, SamplingParams
 class Event:
     """What happened to one sequence since the last poll.
 
-    ``token_ids`` are newly generated, in order. When the last ``num_stop_tokens`` (0 or 1) of them ended the sequence (an end-of-sequence or stop
-    token), they count as generated but are no text. ``finish_reason`` is set on exactly one event of a sequence, its last. ``error`` comes
+    ``token_ids`` are newly generated, in order. The last ``num_stop_tokens`` (0 or 1) of them ended the sequence (an eos or stop token):
+    they count as generated but are no text. ``finish_reason`` is set on exactly one event of a sequence, its last. ``error`` comes
     with ``finish_reason`` "error" and is fit for a client.
     """
 
@@ -40,7 +40,7 @@ class EngineStats:
 
 
 class EngineClient(Protocol):
-    """The one door to an engine, wherever it runs. Every method is thread-safe and none waits for a step, ``poll`` and ``drain`` excepted."""
+    """The one door to an engine, wherever it runs. Methods are thread-safe; only ``poll``, ``drain`` and ``close`` wait."""
 
     @property
     def max_model_len(self) -> int:

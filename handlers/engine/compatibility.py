@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handlers.engine.attention import Scoring
 from handlers.engine.runner import Runner
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.slot_cache import KVShape
@@ -73,11 +74,9 @@ class _ShapeProbe:
 
     shapes: dict[int, KVShape] = field(default_factory=dict)
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, softcap: float | None
-    ) -> Tensor:
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         self.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
-        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+        attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scoring.scale, enable_gqa=True)
         return attended[0].transpose(0, 1)
 
     def in_order(self, model: PreTrainedModel) -> tuple[KVShape, ...]:
@@ -99,5 +98,6 @@ def _check_architecture(model: PreTrainedModel) -> None:
 
 def _unfit(model: PreTrainedModel, reason: str) -> ConfigError:
     return ConfigError(
-        f"{type(model).__name__} cannot run on the continuous engine: {reason}. Serve it with BatchedCausalLMHandler, which uses model.generate"
+        f"{type(model).__name__} cannot run on the continuous engine: {reason}. "
+        "Serve it with BatchedCausalLMHandler, which uses model.generate"
     )

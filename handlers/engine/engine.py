@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import collections.abc
 import logging
 import secrets
+from collections.abc import Iterable
 
 from handlers.engine.client import Event
 from handlers.engine.runner import Runner
@@ -55,7 +55,7 @@ class Engine:
         """Whether any sequence is live."""
         return bool(self._sequences)
 
-    def new_sequence(self, sequence_id: str, prompt_token_ids: collections.abc.Sequence[int], params: SamplingParams) -> Sequence:
+    def new_sequence(self, sequence_id: str, prompt_token_ids: Iterable[int], params: SamplingParams) -> Sequence:
         """Check a request and make a sequence of it, with a seed of its own unless one was given.
 
         ``max_tokens`` may reach past the window: the sequence then ends with "length" where the window ends. Raises InvalidRequest.
@@ -101,8 +101,7 @@ class Engine:
 
     def recover(self) -> list[Event]:
         """After ``step`` raised: fail the sequences that took part and start afresh with those that still wait."""
-        running, waiting = self._scheduler.running, self._scheduler.waiting
-        victims, survivors = (running, waiting) if running else (waiting, ())
+        victims, survivors = self._scheduler.running, self._scheduler.waiting
         self._sequences = {}
         self._scheduler = Scheduler(self._runner.num_slots, self._prefill_chunk_tokens)
         for sequence in survivors:

@@ -31,8 +31,8 @@ class Runner(Protocol):
     def run(self, plan: StepPlan) -> Tensor:
         """Compute every chunk and keep its keys and values.
 
-        Returns float32 logits ``(num_sampling_chunks, vocab_size)``, in the order of the plan. A chunk that starts at position 0 begins a new
-        sequence in its slot. Whatever it raises, ``reset`` makes the runner usable again.
+        Returns float32 logits ``(num_sampling_chunks, vocab_size)``, in the order of the plan. A chunk that starts at position 0 begins a
+        new sequence in its slot. Whatever it raises, ``reset`` makes the runner usable again.
         """
         ...
 

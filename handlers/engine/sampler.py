@@ -16,8 +16,8 @@ _MASK_64 = (1 << 64) - 1
 def sample(logits: Tensor, params: Sequence[SamplingParams], seeds: Sequence[int], positions: Sequence[int]) -> list[int | None]:
     """Return one token id a row, or None for a row whose logits are no distribution (NaN or infinity: a broken model, not a bad request).
 
-    ``logits`` are float32 ``(rows, vocab_size)``; ``positions`` are where the new tokens will stand in their sequences. A row's token depends on
-    its logits, parameters, seed and position alone, never on the rows beside it.
+    ``logits`` are float32 ``(rows, vocab_size)``; ``positions`` are where the new tokens will stand in their sequences. A row's token
+    depends on its logits, parameters, seed and position alone, never on the rows beside it.
     """
     greedy = [row for row, row_params in enumerate(params) if row_params.is_greedy]
     drawn = [row for row, row_params in enumerate(params) if not row_params.is_greedy]
@@ -91,7 +91,7 @@ def _thresholds(logits: Tensor, params: list[SamplingParams]) -> Tensor:
 
 
 def _kept(largest: Tensor, logits: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row's threshold ``(rows, 1)`` as far as its ``largest`` logits (sorted) show, and whether they show all of it ``(rows,)``."""
+    """Return each row's threshold ``(rows, 1)`` among its ``largest`` logits (sorted), and whether they reach far enough ``(rows,)``."""
     within_k = torch.arange(largest.shape[-1], device=logits.device) < top_k
     weights = largest.masked_fill(~within_k, -torch.inf).exp()  # the largest logit is 0
     cumulative = weights.cumsum(-1)

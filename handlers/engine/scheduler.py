@@ -12,7 +12,7 @@ from handlers.engine.slots import SlotPool
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive tokens of one sequence: ``token_ids`` stand at positions ``start ..`` and go to ``slot``; ``samples`` when they are its last."""
+    """Consecutive tokens of one sequence, from position ``start`` on, that go to ``slot``; ``samples`` when they are its last."""
 
     sequence_id: str
     slot: int
@@ -36,8 +36,8 @@ class StepPlan:
 class Scheduler:
     """Iteration-level scheduling, first come first served (Orca, Yu et al. 2022; chunked prefill: Sarathi, Agrawal et al. 2023).
 
-    Every running sequence with one pending token takes part in every step. Prompts share ``prefill_chunk_tokens`` a step, the oldest first, so that a
-    long prompt never stalls the running streams. A sequence holds its slot from its first chunk until ``remove``. Not thread-safe.
+    Every running sequence with one pending token takes part in every step. Prompts share ``prefill_chunk_tokens`` a step, the oldest first,
+    so that a long prompt never stalls the running streams. A sequence holds its slot from its first chunk to ``remove``. Not thread-safe.
     """
 
     def __init__(self, num_slots: int, prefill_chunk_tokens: int) -> None:

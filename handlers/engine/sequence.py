@@ -11,8 +11,8 @@ from handlers.requests import FinishReason, SamplingParams
 class Sequence:
     """A prompt that grows. Belongs to the engine's thread once added.
 
-    The model has read ``token_ids[:num_computed]``: their keys and values lie in ``slot``. The rest is pending: a chunk of the prompt, or the one
-    token that was sampled last. ``max_len`` bounds prompt and generated tokens together; a token in ``end_token_ids`` ends the sequence.
+    The model has read ``token_ids[:num_computed]``: their keys and values lie in ``slot``. The rest is pending: some of the prompt, or the
+    one token that was sampled last. ``max_len`` bounds prompt and generated tokens together; a token in ``end_token_ids`` ends it, too.
     """
 
     id: str

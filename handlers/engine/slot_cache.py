@@ -1,4 +1,4 @@
-"""Keys and values in contiguous slots, one a sequence, and attention over them."""
+"""Keys and values of every layer in contiguous slots, one a sequence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from handlers.engine.step_layout import AttentionGroup, StepLayout
 
@@ -29,9 +28,7 @@ class KVShape:
 class SlotCache:
     """A layer's keys are ``(num_slots, num_heads, max_model_len, key_dim)``: a slot's context is a strided view, never a copy."""
 
-    def __init__(
-        self, shapes: Sequence[KVShape], num_slots: int, max_model_len: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, shapes: Sequence[KVShape], num_slots: int, max_model_len: int, dtype: torch.dtype, device: torch.device) -> None:
         def zeros(num_heads: int, dim: int) -> Tensor:
             return torch.zeros(num_slots, num_heads, max_model_len, dim, dtype=dtype, device=device)
 
@@ -67,37 +64,3 @@ class SlotCache:
         for tensor in (*self._keys, *self._values) if written else ():
             tensor[slot, :, :written].zero_()
         self._num_written[slot] = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StepAttention:
-    """The attention of one step: every layer writes its new keys and values, then each group attends to its slots."""
-
-    cache: SlotCache
-    layout: StepLayout
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, softcap: float | None
-    ) -> Tensor:
-        """Return ``(num_tokens, num_query_heads, value_dim)`` for a query of ``(1, num_query_heads, num_tokens, key_dim)``."""
-        self.cache.write(layer, self.layout, key, value)
-        num_repeats = query.shape[1] // key.shape[1]
-        outputs = []
-        for group in self.layout.groups:
-            keys, values = self.cache.context(layer, group)
-            mask = group.mask(window, num_repeats, query.dtype)
-            # Query heads that share a key head become rows of one matrix: keys are read once and never repeated.
-            folded = query[0, :, group.tokens].reshape(query.shape[1], group.num_sequences, group.num_queries, -1).transpose(0, 1)
-            folded = folded.reshape(group.num_sequences, key.shape[1], num_repeats * group.num_queries, -1)
-            attended = _attend(folded, keys, values, mask, scale, softcap)
-            attended = attended.reshape(group.num_sequences, query.shape[1], group.num_queries, -1)
-            outputs.append(attended.transpose(1, 2).flatten(0, 1))
-        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-
-def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:
-    if softcap is None:
-        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
-    scores = query @ keys.transpose(2, 3) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    scores = torch.tanh(scores / softcap) * softcap + mask
-    return scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype) @ values

@@ -11,7 +11,7 @@ from torch import Tensor
 from handlers.engine.scheduler import Chunk, StepPlan
 
 _CALL_TOKENS = 400
-"""What one more attention call costs, in padded key positions (about 12 µs against 30 ns each for 2 heads of 64 in bfloat16, 2 CPU cores)."""
+"""What one more attention call costs, in padded key positions (12 µs against 30 ns, for 2 key heads of 64 in bfloat16 on 2 CPU cores)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,8 @@ class AttentionGroup:
 class StepLayout:
     """The tensors of one step over ``num_tokens`` tokens.
 
-    ``token_ids`` and ``positions`` are ``(1, num_tokens)``, ``slots`` is ``(num_tokens,)``. ``sampling`` ``(num_sampling_chunks,)`` has the places of
-    the rows that sample, in the order of the plan. ``new_slots`` begin a sequence in this step.
+    ``token_ids`` and ``positions`` are ``(1, num_tokens)``, ``slots`` is ``(num_tokens,)``. ``sampling`` ``(num_sampling_chunks,)`` has the
+    places of the tokens that are sampled from, in the order of the plan. ``new_slots`` begin a sequence in this step.
     """
 
     token_ids: Tensor

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from collections.abc import Sequence as Tokens
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -25,9 +24,9 @@ _SHUTTING_DOWN = "the server is shutting down"
 class ThreadClient:
     """An EngineClient whose engine runs in one thread. At most ``max_waiting`` sequences beyond the engine's slots are live at once.
 
-    The engine works only while somebody watches. ``idle_pause_s`` after the last ``add``, ``poll`` or ``drain`` it stops stepping until the next
-    one; ``abandon_after_s`` after it, everything live is cancelled. (TorchServe does not tell a handler that its last client has left; it just
-    stops calling.) A step that raises fails the sequences that took part in it, and the thread goes on.
+    The engine works only while somebody watches. ``idle_pause_s`` after the last ``add``, ``poll`` or ``drain`` it stops stepping until the
+    next one; ``abandon_after_s`` after it, everything live is cancelled. (TorchServe does not say that its last client has left: it just
+    stops asking.) A step that raises fails the sequences that took part in it, and the thread goes on.
     """
 
     def __init__(self, engine: Engine, *, max_waiting: int, idle_pause_s: float = 0.5, abandon_after_s: float = 30.0) -> None:
@@ -53,7 +52,7 @@ class ThreadClient:
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
 
-    def add(self, sequence_id: str, prompt_token_ids: Tokens[int], params: SamplingParams) -> None:
+    def add(self, sequence_id: str, prompt_token_ids: Iterable[int], params: SamplingParams) -> None:
         """Admit a sequence; see EngineClient."""
         sequence = self._engine.new_sequence(sequence_id, prompt_token_ids, params)
         with self._lock:
@@ -136,7 +135,8 @@ class ThreadClient:
             events = self._take_turn(commands, is_watched)
             with self._lock:
                 self._num_running = self._engine.num_running
-                self._meter.record_step(time.monotonic() - started_s, sum(len(event.token_ids) for event in events))
+                if is_watched:
+                    self._meter.record_step(time.monotonic() - started_s, sum(len(event.token_ids) for event in events))
                 self._publish(events)
 
     def _await_turn(self) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from handlers.engine.attention import Attention, Scoring, StepAttention
 from handlers.engine.scheduler import StepPlan
-from handlers.engine.slot_cache import KVShape, SlotCache, StepAttention
+from handlers.engine.slot_cache import KVShape, SlotCache
 from handlers.engine.step_layout import lay_out
 
 if TYPE_CHECKING:
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 _ATTENTION = "marquee"
 _UNKNOWN_TERMS = ("s_aux", "position_bias", "indices")  # attention sinks, learned biases, sparse selections
-
-
-class Attention(Protocol):
-    """What a layer's attention is handed to; travels with the forward's keyword arguments, so that nothing global changes."""
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None, window: int | None, softcap: float | None
-    ) -> Tensor:
-        """Return ``(num_tokens, num_query_heads, value_dim)``; the inputs are ``(1, heads, num_tokens, dim)``."""
-        ...
 
 
 class TransformersRunner:
@@ -54,7 +45,7 @@ class TransformersRunner:
 
 
 def replace_attention(model: PreTrainedModel) -> None:
-    """Hand the attention of every layer to the ``Attention`` that comes with each ``forward``."""
+    """Hand the attention of every layer to the Attention that comes with each ``forward``: in its keyword arguments, never in a global."""
     AttentionInterface.register(_ATTENTION, _attention)
     model.set_attn_implementation(_ATTENTION)
 
@@ -89,4 +80,4 @@ def _attention(
     unknown = [name for name in _UNKNOWN_TERMS if others.get(name) is not None]
     if attention_mask is not None or unknown:
         raise NotImplementedError(f"its attention has a term of its own ({', '.join(unknown) or 'a mask'})")
-    return marquee_attention.attend(module.layer_idx, query, key, value, scaling, sliding_window, softcap)[None], None
+    return marquee_attention.attend(module.layer_idx, query, key, value, Scoring(scaling, sliding_window, softcap))[None], None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from handlers.hooks import HandlerHooks
+from handlers.telemetry import report_loading
 from handlers.weights.checkpoint import Checkpoint
 
 
@@ -26,4 +27,5 @@ class CheckpointMixin(HandlerHooks):
     def load_model(self) -> Any:
         """Return the transformers model."""
         super().load_model()
+        report_loading("loading weights")
         return self.checkpoint.load()

@@ -26,7 +26,7 @@ class ChatCodec:
         max_tokens = body.max_completion_tokens or body.max_tokens
         return Request(
             model=self._model,
-            messages=[{"role": message.role, "content": message.text} for message in body.messages],
+            messages=[message.for_template() for message in body.messages],
             params=body.sampling_params(self._defaults, max_tokens),
             stream=bool(body.stream),
             include_usage=body.include_usage,

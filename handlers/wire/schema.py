@@ -7,12 +7,14 @@ servers of the OpenAI API share.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from handlers.errors import InvalidRequest
-from handlers.requests import SamplingParams
+from handlers.requests import Message, SamplingParams
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -20,13 +22,16 @@ Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
-StopStrings = StopString | Annotated[list[StopString], Field(max_length=16)]
+StopStrings = StopString | Annotated[list[StopString], Field(max_length=16, fail_fast=True)]
+# Every list fails fast: a body may hold millions of wrong items, and one complaint is enough.
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
     "logprobs": (False,),
+    "top_logprobs": (0,),
     "echo": (False,),
+    "suffix": ("",),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
     "repetition_penalty": (1,),
@@ -35,34 +40,62 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True, False),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
-    "suffix": ("",),
-    "top_logprobs": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    # In messages: what the OpenAI client gives back, and what is no text.
+    "refusal": (),
+    "annotations": ([],),
+    "tool_calls": ([],),
+    "tool_call_id": (),
+    "image_url": (),
+    "input_audio": (),
+    "file": (),
+    # Of text-generation-inference.
     "decoder_input_details": (False,),
     "return_full_text": (False,),
     "watermark": (False,),
-    "user": (),
-    "metadata": (),
-    "store": (False,),
-    "service_tier": ("auto", "default"),
+    "typical_p": (1,),
+    "truncate": (),
+    "top_n_tokens": (0,),
+    "grammar": (),
+    "adapter_id": (),
 }
-"""Parameters that clients send and this server does not act on, with the values that ask for nothing. Empty: any value asks for nothing."""
+"""Parameters that clients send and this server cannot act on, with the values that ask for nothing; null is always one of them."""
+
+HINTS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"})
+"""Parameters that ask for nothing whatever their value: labels, and hints to another vendor's caches."""
 
 
 class Body(BaseModel):
     """A strict body: an unknown parameter, or a known one that is not supported, is an error and never ignored."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(strict=True)
 
-    @model_validator(mode="after")
-    def _refuse_unsupported(self) -> Body:
-        for name, value in (self.model_extra or {}).items():
-            neutral = NEUTRAL.get(name)
-            if neutral is None:
-                raise InvalidRequest(f"unknown parameter {name!r}", param=name, code="unknown_parameter")
-            if value is not None and neutral and not _is_one_of(value, neutral):
-                raise InvalidRequest(f"{name}={str(value)[:80]} is not supported by this server", param=name, code="unsupported_parameter")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise PydanticCustomError("object_type", "Input should be an object")
+        for name, value in data.items():
+            if name in cls.model_fields or name in HINTS:
+                continue
+            if name not in NEUTRAL:
+                raise PydanticCustomError("unknown_parameter", "unknown parameter", {"name": name})
+            if value is not None and not _is_one_of(value, NEUTRAL[name]):
+                choices = " or ".join(json.dumps(choice) for choice in (None, *NEUTRAL[name]))
+                raise PydanticCustomError(
+                    "unsupported_parameter", "not supported by this server; leave it out or send {choices}", {"name": name, "choices": choices}
+                )
+        return data
 
 
 class StreamOptions(Body):
@@ -79,7 +112,7 @@ class Sampling(Body):
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     seed: Seed | None = None
     stop: StopStrings | None = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
 
     def sampling_params(self, defaults: SamplingParams, max_tokens: int | None) -> SamplingParams:
@@ -121,26 +154,27 @@ class ChatMessage(Body):
     """One message; ``content`` may come as a list of text parts, which are joined."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: str | None = None
 
-    @property
-    def text(self) -> str:
-        """Return the content as one string."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    def for_template(self) -> Message:
+        """Return the message as chat templates know it, its content as one string."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        name = {} if self.name is None else {"name": self.name}
+        return {"role": self.role, "content": content} | name
 
 
 class ChatBody(OpenAIBody):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Count | None = None
 
 
 class CompletionBody(OpenAIBody):
     """``POST /v1/completions``; one prompt a request, as text or token ids."""
 
-    prompt: str | Annotated[list[TokenId], Field(min_length=1)]
+    prompt: str | Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
 class TGIParameters(Sampling):
@@ -176,12 +210,17 @@ def validate(schema: type[B], body: dict[str, Any]) -> B:
 def _explain(error: ValidationError, names: frozenset[str]) -> InvalidRequest:
     """Name the problem that lies deepest: the members of a union complain one by one, and the right one got furthest."""
     problems = error.errors(include_url=False, include_input=False)
-    depth = max(len(problem["loc"]) for problem in problems)
-    deepest = [problem for problem in problems if len(problem["loc"]) == depth]
+    deepest = [problem for problem in problems if len(problem["loc"]) == max(len(problem["loc"]) for problem in problems)]
+    first = deepest[0]
     # Union members stand in the location too; a client knows only its own keys and indices.
-    param = ".".join(str(part) for part in deepest[0]["loc"] if isinstance(part, int) or part in names)
-    complaint = " or ".join(dict.fromkeys(problem["msg"] for problem in deepest if problem["loc"][0] == deepest[0]["loc"][0]))
-    return InvalidRequest(f"{param or 'body'}: {complaint}", param=param or None)
+    path = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
+    code = None
+    if first["type"] in ("unknown_parameter", "unsupported_parameter"):
+        path.append(first["ctx"]["name"])
+        code = first["type"]
+    complaint = " or ".join(dict.fromkeys(problem["msg"] for problem in deepest if problem["loc"][:1] == first["loc"][:1]))
+    param = ".".join(path)[:200]
+    return InvalidRequest(f"{param or 'body'}: {complaint}", param=param or None, code=code)
 
 
 def _names(schema: type[BaseModel]) -> frozenset[str]:

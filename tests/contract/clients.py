@@ -83,11 +83,12 @@ def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -
         time.sleep(0.05)
 
 
-def counter(server: TorchServe, name: str, model: str) -> float:
-    """Return a counter of a model, summed over its other labels; 0 before its first report."""
+def counter(server: TorchServe, name: str, model: str, **labels: str) -> float:
+    """Return a counter of a model, summed over the labels that are not given; 0 before its first report."""
     text = httpx.get(server.metrics_url, timeout=PATIENCE_S).text
-    values = re.findall(rf'^{name}{{.*ModelName="{model}".*}} (\S+)$', text, re.MULTILINE)
-    return sum(float(value) for value in values)
+    wanted = [f'{label}="{value}"' for label, value in ({"ModelName": model} | labels).items()]
+    samples = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
+    return sum(float(value) for found, value in samples if all(label in found for label in wanted))
 
 
 def _whole(response: Any, text_of: Callable[[Any], str]) -> Answer:

@@ -13,7 +13,7 @@ from tests.contract.clients import ModelClient
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
 
 PROMPT = "Tell me about number 1"
-ENDING_PROMPT = "Tell me about number 3"
+ENDING_PROMPT = "Tell me about number 3" + " and again" * 3
 """A prompt after which the model's own greedy choice is soon to end."""
 
 Generate = Callable[[str, int], list[int]]

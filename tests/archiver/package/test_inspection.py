@@ -34,10 +34,11 @@ def their_archive(request: pytest.FixtureRequest, checkpoint: Path, plain_handle
     """Return an archive built by torch-model-archiver itself."""
     config = tmp_path / "their-config.yaml"
     config.write_text("batchSize: 4\nhandler:\n  integrity: verify\n")
+    (tmp_path / "staging").mkdir()
     command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "theirs", "--version", "3.0"]
     command += ["--handler", str(plain_handler), "--extra-files", str(checkpoint), "--config-file", str(config)]
     command += ["--export-path", str(tmp_path), "--archive-format", request.param]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, env={"TMPDIR": str(tmp_path)})
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env={"TMPDIR": str(tmp_path / "staging")})
     return tmp_path / ("theirs" if request.param == "no-archive" else "theirs.mar")
 
 
@@ -68,6 +69,7 @@ def test_what_is_no_archive_is_one_line(tmp_path: Path) -> None:
 
 def test_broken_weights_are_named(make_spec: Callable[..., ArchiveSpec]) -> None:
     archive = build_archive(make_spec(format="dir"))
-    (archive / "model/model.safetensors").write_bytes(b"\0" * 100)
-    with pytest.raises(ArchiverError, match=r"model/model.safetensors has \d+ bytes|model/model.safetensors is no"):
+    with (archive / "model/model.safetensors").open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ArchiverError, match=r"^model/model.safetensors "):
         inspect_archive(archive)

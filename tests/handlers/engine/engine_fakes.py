@@ -35,7 +35,7 @@ class FakeRunner:
 
     vocab_size = VOCAB_SIZE
 
-    def __init__(self, num_slots: int = 4, max_model_len: int = 64, failures: dict[int, Exception] | None = None, poison: int | None = None):
+    def __init__(self, num_slots=4, max_model_len=64, failures: dict[int, Exception] | None = None, poison: int | None = None):
         self.num_slots = num_slots
         self.max_model_len = max_model_len
         self.failures = failures or {}

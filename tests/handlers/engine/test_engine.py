@@ -50,7 +50,7 @@ def finish(engine: Engine, outcome: Outcome, max_steps: int = 2000) -> None:
 def step_or_recover(engine: Engine, outcome: Outcome) -> None:
     try:
         outcome.take(engine.step())
-    except Exception:
+    except (RuntimeError, MemoryError):
         outcome.take(engine.recover())
     engine.check_integrity()
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers.engine.sampler import sample, uniform
+from handlers.engine.sampler import _draw, sample, uniform
 from handlers.requests import SamplingParams
 
 VOCAB_SIZE = 1500  # more than the candidates that a nucleus is first searched among
@@ -35,6 +35,16 @@ def test_uniform_numbers_lie_in_the_half_open_unit_interval(seed, position):
 def test_uniform_numbers_are_uniform_over_positions_and_over_seeds(numbers):
     counts = torch.histc(torch.tensor(numbers), bins=50, min=0.0, max=1.0)
     assert ((counts - 400) ** 2 / 400).sum() < chi_square_bound(49)
+
+
+def test_the_numbers_of_neighbouring_seeds_are_not_the_same_ones_shifted():
+    assert not {uniform(5, position) for position in range(100)} & {uniform(6, position) for position in range(100)}
+
+
+@pytest.mark.parametrize(("number", "token_id"), [(0.0, 1), (1 - 2.0**-24, 2)])
+def test_the_ends_of_the_unit_interval_never_reach_a_token_that_is_filtered_out(number, token_id):
+    logits = torch.tensor([[0.0, 5.0, 5.0, 1.0]])
+    assert _draw(logits, [SamplingParams(top_k=2)], [number]).tolist() == [token_id]
 
 
 def test_greedy_takes_the_largest():
@@ -93,9 +103,9 @@ def test_a_nucleus_wider_than_the_candidates_is_still_exact():
     params = SamplingParams(top_p=0.9)
     kept = kept_by_definition(logits, params)
     assert len(kept) > 1100
-    drawn = set(draw_many(logits, params, 10_000).nonzero()[:, 0].tolist())
+    drawn = set(draw_many(logits, params, 6_000).nonzero()[:, 0].tolist())
     assert len(drawn - kept) <= 1  # the one at the edge, where float32 and float64 may differ
-    assert len(drawn) > 0.98 * len(kept)
+    assert len(drawn) > 0.95 * len(kept)
 
 
 @given(st.data())

@@ -38,7 +38,8 @@ def test_any_order_of_allocations_keeps_the_pool_intact(operations):
     pool, owned = SlotPool(4), []
     for index in operations:
         if index is None and pool.num_free:
-            assert (slot := pool.allocate()) not in owned
+            slot = pool.allocate()
+            assert slot not in owned
             owned.append(slot)
         elif index is not None and owned:
             pool.free(owned.pop(index % len(owned)))

@@ -176,8 +176,10 @@ def test_cancelling_works_while_paused(start):
     client = start(idle_pause_s=0.02)
     client.add("a", [1], ENDLESS)
     wait_until(lambda: is_paused(client))
+    steps = client.stats().steps
     client.cancel("a")
     wait_until(lambda: client.stats().running == 0)
+    assert client.stats().steps == steps
 
 
 def test_draining_refuses_new_work_and_finishes_the_old_without_polls(start):

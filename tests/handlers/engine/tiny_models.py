@@ -35,7 +35,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen2": Qwen2Config(**_SIZES),
     "qwen3": Qwen3Config(**_SIZES, head_dim=16),
     "mistral-sliding": MistralConfig(**_SIZES, sliding_window=12),
-    "gemma2-softcap": Gemma2Config(**_SIZES, head_dim=16, sliding_window=8, attn_logit_softcapping=5.0, attn_implementation="eager"),
+    "gemma2-softcap": Gemma2Config(**_SIZES, head_dim=16, sliding_window=8, attn_logit_softcapping=0.2, attn_implementation="eager"),
     "gpt2": GPT2Config(vocab_size=VOCAB_SIZE, n_embd=48, n_layer=3, n_head=4, n_positions=256, bos_token_id=1, eos_token_id=EOS),
 }
 

@@ -1,0 +1,94 @@
+"""config.properties: what ships, what the instance decides, what the user may add."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archiver.configuration import config_path
+from archiver.deploy.instance import Instance
+from archiver.deploy.ports import Ports
+from archiver.deploy.properties import ServerSettings, read_properties, write_properties
+from archiver.deploy.served_model import ServedModel
+from archiver.errors import UsageError
+
+MODEL = ServedModel("bot", "1.0", Path("/nowhere/archive"))
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(*models: ServedModel, **settings: object) -> dict[str, str]:
+        with (tmp_path / "lock").open("wb") as lock:
+            instance = Instance(tmp_path, lock)
+            write_properties(instance, Ports.starting_at(9080), models or (MODEL,), ServerSettings(**settings))
+        return read_properties(instance.config_file)
+
+    return write
+
+
+def test_addresses_are_loopback_and_ports_consecutive(write):
+    properties = write()
+    assert properties["inference_address"] == "http://127.0.0.1:9080"
+    assert properties["management_address"] == "http://127.0.0.1:9081"
+    assert properties["metrics_address"] == "http://127.0.0.1:9082"
+    assert (properties["grpc_inference_port"], properties["grpc_management_port"]) == ("9083", "9084")
+    assert properties["disable_token_authorization"] == "true"
+
+
+def test_only_inference_moves_to_another_host(write):
+    properties = write(host="0.0.0.0", token_auth=True)
+    assert properties["inference_address"] == "http://0.0.0.0:9080"
+    assert {properties[f"{api}_address"].split(":")[1] for api in ("management", "metrics")} == {"//127.0.0.1"}
+    assert properties["disable_token_authorization"] == "false"
+    assert write(host="::1")["inference_address"] == "http://[::1]:9080"
+
+
+def test_models_and_where_they_may_come_from(write, tmp_path):
+    archive_file = tmp_path / "some.mar"
+    archive_file.touch()
+    properties = write(MODEL, ServedModel("other", "1.0", archive_file, has_requirements=True))
+    assert properties["load_models"] == "bot=bot,other=other.mar"
+    assert properties["allowed_urls"] == f"file://{tmp_path}/store/.*"
+    assert properties["install_py_dep_per_model"] == "true"
+    assert write()["install_py_dep_per_model"] == "false"
+
+
+def test_ships_with_everything_else(write):
+    shipped = read_properties(config_path("config.properties"))
+    properties = write()
+    assert shipped.keys() <= properties.keys()
+    assert properties["job_queue_size"] == shipped["job_queue_size"]
+    assert Path(properties["metrics_config"]).is_file()
+
+
+def test_the_users_settings_win(write):
+    assert write(properties={"job_queue_size": "7", "enable_model_api": "true"})["job_queue_size"] == "7"
+
+
+@pytest.mark.parametrize("key", ["inference_address", "grpc_inference_port", "disable_token_authorization", "model_store", "load_models"])
+def test_but_not_over_what_the_instance_decides(write, key):
+    with pytest.raises(UsageError, match=f"--ts-config sets {key}"):
+        write(properties={key: "x"})
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.org"])
+def test_other_machines_need_a_token(host):
+    with pytest.raises(UsageError, match="--token-auth"):
+        ServerSettings(host=host)
+
+
+def test_reads_what_torchserve_reads(tmp_path):
+    file = tmp_path / "config.properties"
+    file.write_text("# a comment\n\n a = b = c \nempty=\n")
+    assert read_properties(file) == {"a": "b = c", "empty": ""}
+
+
+@pytest.mark.parametrize("content", ["no setting", b"\xff\xfe"])
+def test_a_file_that_is_none_is_refused(tmp_path, content):
+    file = tmp_path / "config.properties"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UsageError, match="--ts-config"):
+        read_properties(file)
+    with pytest.raises(UsageError, match="No such file"):
+        read_properties(tmp_path / "missing")

@@ -1,0 +1,92 @@
+"""Clients that go away: nothing more is generated for them, and what was is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import psutil
+import pytest
+
+from archiver.deploy.launch import TorchServe
+from tests.contract.clients import PATIENCE_S, ModelClient, counter, wait_until
+
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+
+NUM_WANTED = 3500
+NOTICE_S = 2.0
+"""The frontend tells of a gone client within a heartbeat (0.2 s); after the last one the engine pauses within 0.5 s. The rest is a slow machine's."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the metrics count for one model."""
+
+    cancelled: float
+    generated: float
+    after_disconnect: float
+
+
+def totals(server: TorchServe, model: str) -> Totals:
+    return Totals(
+        counter(server, "marquee_requests_total", model, status="cancelled"),
+        counter(server, "marquee_generated_tokens_total", model),
+        counter(server, "marquee_tokens_after_disconnect_total", model),
+    )
+
+
+@contextmanager
+def departing_client(client: ModelClient, *, stream: bool, num_lines: int) -> Iterator[None]:
+    """Ask for a long answer, read a few lines of it, and leave at the end of the block."""
+    body = {"prompt": "quick fox", "max_tokens": NUM_WANTED, "ignore_eos": True, "temperature": 0, "stream": stream}
+    with httpx.stream("POST", f"{client.base_url}/completions", json=body, timeout=PATIENCE_S) as response:
+        assert response.status_code == 200
+        lines = response.iter_lines()
+        for _ in range(num_lines):
+            next(lines)
+        yield
+
+
+def tokens_per_second(client: ModelClient) -> float:
+    start_s = time.monotonic()
+    client.complete("quick fox", max_tokens=300, ignore_eos=True)
+    return 300 / (time.monotonic() - start_s)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_when_the_last_client_leaves_the_engine_rests(server: TorchServe, wide: ModelClient, stream: bool) -> None:
+    bound = 100 + NOTICE_S * tokens_per_second(wide)
+    assert bound < NUM_WANTED / 2
+    before = totals(server, "wide")
+    worker = psutil.Process(server.worker_pids("wide")[0])
+
+    with departing_client(wide, stream=stream, num_lines=20 if stream else 0):
+        pass
+
+    wait_until(lambda: worker.cpu_percent(interval=0.3) < 10, timeout_s=20)  # Without any further request.
+    wide.openai.models.list()  # The next call of the frontend tells the handler who is left, and is answered.
+    wait_until(lambda: totals(server, "wide").cancelled == before.cancelled + 1)
+    after = totals(server, "wide")
+    assert 0 < after.after_disconnect - before.after_disconnect < bound
+    assert after.generated - before.generated < 100 + bound
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_when_one_of_several_leaves_the_others_do_not_notice(server: TorchServe, wide: ModelClient, stream: bool) -> None:
+    prompts = [f"neighbour {index}" for index in range(3)]
+    alone = [wide.complete(prompt, max_tokens=400, ignore_eos=True) for prompt in prompts]
+    bound = 100 + NOTICE_S * tokens_per_second(wide)
+    before = totals(server, "wide")
+
+    with ThreadPoolExecutor() as pool:
+        neighbours = [pool.submit(wide.complete, prompt, max_tokens=400, ignore_eos=True, stream=prompt[-1] == "0") for prompt in prompts]
+        with departing_client(wide, stream=stream, num_lines=20 if stream else 0):
+            pass
+        wait_until(lambda: totals(server, "wide").cancelled == before.cancelled + 1)
+        assert [neighbour.result(PATIENCE_S) for neighbour in neighbours] == alone
+
+    assert totals(server, "wide").after_disconnect - before.after_disconnect < bound
