@@ -17,13 +17,14 @@ unexport PYTHONPATH PYTHONHOME
 
 .PHONY: help setup serve test check bench clean
 help:
-	@echo "make setup                     install into $(VENV)/"
+	@echo "make setup                      install into $(VENV)/"
 	@echo "make serve [MODEL= PORT= NAME=] serve tinychat, or a model of your own, until Ctrl-C"
-	@echo "make test                      checks, then the tests"
-	@echo "make check                     ruff and mypy"
-	@echo "make bench                     measure; takes a while"
+	@echo "make test                       checks, then the tests"
+	@echo "make check                      ruff and mypy"
+	@echo "make bench                      a short run of every benchmark"
 
 setup: $(STAMP)
+	@:
 
 serve: setup
 	@$(BIN)/marquee serve $(MODEL) --port $(PORT) $(if $(NAME),--name $(NAME))
@@ -36,7 +37,8 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m pytest -m bench tests/bench
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m tests.bench
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,4 +1,7 @@
-"""The ``marquee`` command: arguments in, exit code out. What a command does stands elsewhere and is imported when it runs, so that help is fast."""
+"""The ``marquee`` command: arguments in, exit code out.
+
+What a command does stands elsewhere and is imported when it runs, so that help is fast.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Optional
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -24,13 +27,16 @@ app = typer.Typer(
 )
 
 
-Name = Annotated[Optional[str], typer.Option(help="The model's name in URLs; the checkpoint directory's by default.")]
+_MODELS = "A checkpoint directory, an archive, or an id on the Hugging Face hub; NAME=MODEL names it."
+
+Name = Annotated[str | None, typer.Option(help="The model's name in URLs; the checkpoint directory's by default.")]
 Version = Annotated[str, typer.Option(help="The model's version in URLs.")]
-Handler = Annotated[Optional[Path], typer.Option(metavar="FILE", help="A Python file with exactly one handler class.")]
-Extra = Annotated[Optional[list[Path]], typer.Option(metavar="PATH", help="A file, or a directory whose content, goes in beside the handler. Repeatable.")]
-Requirements = Annotated[Optional[Path], typer.Option(metavar="FILE", help="Packages that the handler needs; TorchServe installs them at load.")]
-Config = Annotated[Optional[Path], typer.Option(metavar="FILE", help="A model-config.yaml to start from.")]
-Revision = Annotated[Optional[str], typer.Option(help="Branch, tag or commit of a model on the Hugging Face hub.")]
+Handler = Annotated[Path | None, typer.Option(metavar="FILE", help="A Python file with exactly one handler class.")]
+Extra = Annotated[list[Path] | None, typer.Option(metavar="PATH", help="A file, or a directory whose content goes in. Repeatable.")]
+Requirements = Annotated[Path | None, typer.Option(metavar="FILE", help="Packages for the handler, installed when it loads.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="A model-config.yaml to start from.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hugging Face hub.")]
+Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar file or an archive directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine.")]
 
 
@@ -52,11 +58,11 @@ def _options(
 
 @app.command("serve")
 def serve_command(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="A checkpoint directory, an archive, or an id on the Hugging Face hub; NAME=MODEL names it.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=_MODELS)],
     host: Annotated[str, typer.Option(help="Address of the inference API; any but this machine's own needs --token-auth.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Inference; the next four are management, metrics and gRPC. 0 finds free ones.")] = 8080,
     name: Name = None,
-    ts_config: Annotated[Optional[Path], typer.Option(metavar="FILE", help="More settings for TorchServe, as in its config.properties.")] = None,
+    ts_config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings to add to config.properties.")] = None,
     log_level: Annotated[Literal["debug", "info", "warn", "error"], typer.Option(help="How much TorchServe logs.")] = "warn",
     token_auth: Annotated[bool, typer.Option("--token-auth", help="Ask each request for a key.")] = False,
     version: Version = "1.0",
@@ -112,7 +118,7 @@ def archive_command(
 
 
 @app.command("inspect")
-def inspect_command(archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar file or an archive directory.")], as_json: AsJson = False) -> None:
+def inspect_command(archive: Archive, as_json: AsJson = False) -> None:
     """Show what is in an archive, without unpacking or running it.
 
     Example: marquee inspect model_store/bot.mar --json
@@ -128,7 +134,7 @@ def inspect_command(archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", h
 
 
 @app.command("verify")
-def verify_command(archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar file or an archive directory.")], as_json: AsJson = False) -> None:
+def verify_command(archive: Archive, as_json: AsJson = False) -> None:
     """Check an archive's form, and every member against its hash. Exit code 1 if anything is wrong.
 
     Example: marquee verify model_store/bot.mar

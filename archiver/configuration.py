@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# `archiver/config` is a link to the project's `config/`, so that one rule finds the data in a checkout, an editable installation and a wheel
-# (setuptools follows the link and puts plain files into the wheel), and no top-level package named `config` is installed.
+# `archiver/config` is a link to the project's `config/`, so that one rule finds the data in a checkout, an editable installation and a
+# wheel (setuptools follows the link and puts plain files into the wheel), and no top-level package named `config` is installed.
 _CONFIG = Path(__file__).resolve().parent / "config"
 
 

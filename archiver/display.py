@@ -42,14 +42,12 @@ def show_archive(info: ArchiveInfo) -> None:
 
 def show_verification(report: VerifyReport) -> None:
     """Print the problems of an archive, or that there are none."""
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     for problem in report.problems:
-        console.print(problem, style="red", soft_wrap=True, highlight=False, markup=False)
+        console.print(problem, style="red")
     checked = "every member matches its hash" if report.is_hashed else "no hashes inside, so only form and checksums were checked"
     verdict = f"{len(report.problems)} problem(s)" if report.problems else f"ok: {checked}"
-    console.print(
-        f"{report.path}: {verdict} ({report.num_members} members, {decimal(report.total_bytes)})", soft_wrap=True, highlight=False, markup=False
-    )
+    console.print(f"{report.path}: {verdict} ({report.num_members} members, {decimal(report.total_bytes)})")
 
 
 def _archive_facts(info: ArchiveInfo) -> Iterator[tuple[str, str]]:

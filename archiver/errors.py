@@ -20,6 +20,6 @@ class ArchiverError(Exception):
 
 
 class UsageError(ArchiverError):
-    """What was asked for cannot be done as it stands: no such directory, a handler file with two classes, a name that TorchServe refuses."""
+    """What was asked for cannot be done as it stands: no such directory, two classes in a handler file, a name that TorchServe refuses."""
 
     exit_code: ClassVar[int] = 2

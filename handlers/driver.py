@@ -68,7 +68,10 @@ class ContinuousDriver:
         return [admitted.get(incoming.id) or self._next_reply(incoming.id) for incoming in batch]
 
     def _cancel_vanished(self, present: set[str]) -> None:
-        for request_id in self._live.keys() - present:
+        vanished = self._live.keys() - present
+        if vanished:
+            self._collect(0.0)  # What was generated for them since the last call counts, too.
+        for request_id in vanished:
             live = self._live.pop(request_id)
             self._engine.cancel(request_id)
             live.request.finish_reason = "cancelled"
@@ -147,5 +150,6 @@ class ContinuousDriver:
 
 
 def _is_handed_over(incoming: Incoming) -> bool:
-    """Whether the payload of this request, new to us, went to a worker that is dead now."""
-    return incoming.body is None and incoming.headers.get("content-length", "0") != "0"
+    """Whether the payload of this request, new to us, went to a worker that is dead now. (The payload of a form never comes at all.)"""
+    is_form = incoming.content_type.lower().startswith(("application/x-www-form-urlencoded", "multipart/"))
+    return incoming.body is None and not is_form and incoming.headers.get("content-length", "0") != "0"

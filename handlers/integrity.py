@@ -4,12 +4,13 @@
 
     {"schema": 1, "members": {"handler.py": {"sha256": "9f86…", "size": 412}}, "versions": {"torch": "2.13.0"}}
 
-The SHA-256 of a member of at most 64 MiB is that of its bytes. That of a longer one is taken over the (binary) SHA-256 of each of its 64 MiB
-blocks, in order, so that all cores of a machine can hash one file of weights.
+The SHA-256 of a member of at most 64 MiB is that of its bytes. That of a longer one is taken over the (binary) SHA-256 of each of its
+64 MiB blocks, in order, so that all cores of a machine can hash one file of weights.
 
 A file of the model directory that was not packaged counts as added, and is refused, if Python could import it or a loader could read it
 (``LOADABLE_SUFFIXES``). Files in ``__pycache__`` never count. Where the manifest declares requirements, neither do the places to which
-TorchServe 0.12 installs them (``ModelManager.setupModelDependencies``): ``venv/``, and what the ``RECORD`` of a distribution at the top lists.
+TorchServe 0.12 installs them (``ModelManager.setupModelDependencies``): ``venv/``, and what the ``RECORD`` of a distribution at the top
+lists. A directory-format archive is linked, not unpacked; for it TorchServe installs beside the link, and nothing is added.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -33,8 +35,24 @@ INTEGRITY_FILE = "MAR-INF/integrity.json"
 MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 SCHEMA = 1
 BLOCK_BYTES = 64 * 2**20
+_PIECE_BYTES = 2**20
 _CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"}
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".gguf", ".onnx", ".msgpack", ".npy", ".npz", ".pkl", ".pickle", ".joblib"}
+_WEIGHTS = {
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".gguf",
+    ".onnx",
+    ".msgpack",
+    ".npy",
+    ".npz",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+}
 _TEXTS = {".json", ".jsonl", ".yaml", ".yml", ".toml", ".jinja", ".txt", ".model", ".tiktoken"}
 LOADABLE_SUFFIXES = frozenset(_CODE | _WEIGHTS | _TEXTS)
 TESTED_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "torchserve", "marquee")
@@ -63,7 +81,9 @@ class IntegrityRecord:
     def to_json(self) -> bytes:
         """Return the file's bytes; equal records give equal bytes."""
         members = {path: asdict(member) for path, member in self.members.items()}
-        return json.dumps({"schema": SCHEMA, "members": members, "versions": dict(self.versions)}, indent=1, sort_keys=True).encode() + b"\n"
+        return (
+            json.dumps({"schema": SCHEMA, "members": members, "versions": dict(self.versions)}, indent=1, sort_keys=True).encode() + b"\n"
+        )
 
     @classmethod
     def from_json(cls, data: bytes) -> IntegrityRecord:
@@ -71,7 +91,9 @@ class IntegrityRecord:
         try:
             content = json.loads(data)
             if content["schema"] != SCHEMA:
-                raise IntegrityError(f"{INTEGRITY_FILE} has schema {content['schema']!r}, this version reads {SCHEMA}; build the archive again")
+                raise IntegrityError(
+                    f"{INTEGRITY_FILE} has schema {content['schema']!r}, this version reads {SCHEMA}; build the archive again"
+                )
             return cls({path: MemberHash(**member) for path, member in content["members"].items()}, content["versions"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"{INTEGRITY_FILE} cannot be read ({error}); build the archive again") from None
@@ -107,11 +129,11 @@ def verify_directory(model_dir: Path, *, required: bool = False, progress: Progr
     integrity_file = model_dir / INTEGRITY_FILE
     if not integrity_file.is_file():
         if required:
-            raise IntegrityError(f"the archive has no {INTEGRITY_FILE}; build it with `marquee archive`, or set handler.integrity to 'verify'")
+            raise IntegrityError(f"the archive has no {INTEGRITY_FILE}; build it with `marquee archive`, or set handler.integrity: verify")
         logger.warning("The archive has no %s: its files are used unverified", INTEGRITY_FILE)
         return
     record = IntegrityRecord.from_json(integrity_file.read_bytes())
-    problems = list(find_problems(model_dir, record, progress))
+    problems = find_problems(model_dir, record, progress)
     if problems:
         rest = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise IntegrityError(f"the archive is not what was packaged: {'; '.join(problems[:3])}{rest}; deploy it again")
@@ -119,38 +141,23 @@ def verify_directory(model_dir: Path, *, required: bool = False, progress: Progr
         logger.warning("The archive was tested with %s %s; %s is installed here", package, tested, installed)
 
 
-def find_problems(model_dir: Path, record: IntegrityRecord, progress: Progress | None = None) -> Iterator[str]:
-    """Yield one line a problem, each with the file's name; contents are read only where names and sizes are right."""
-    found = False
-    for problem in (*_misfits(model_dir, record), *(f"added {path}" for path in added_files(model_dir, record))):
-        found = True
-        yield problem
-    if not found:
-        yield from (f"altered {path}" for path in _altered(model_dir, record, progress))
+def find_problems(model_dir: Path, record: IntegrityRecord, progress: Progress | None = None) -> list[str]:
+    """Return one line a problem, each with the file's name; contents are read only where names and sizes are right."""
+    problems = [*_misfits(model_dir, record), *(f"added {path}" for path in added_files(model_dir, record))]
+    return problems or [f"altered {path}" for path in _altered(model_dir, record, progress)]
+
+
+def added_files(model_dir: Path, record: IntegrityRecord) -> list[str]:
+    """Return the relative path of each loadable file that was not packaged (see the module's docstring)."""
+    expected = {INTEGRITY_FILE, *record.members, *_installed_files(model_dir)}
+    return [path for path in _files(model_dir) if Path(path).suffix in LOADABLE_SUFFIXES and path not in expected]
 
 
 def changed_versions(tested: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return (package, tested, installed) where the installed release differs; a build tag such as ``+cpu`` does not count."""
     installed = installed_versions()
-    return [
-        (package, version, installed.get(package, "none"))
-        for package, version in tested.items()
-        if version.partition("+")[0] != installed.get(package, "none").partition("+")[0]
-    ]
-
-
-def added_files(model_dir: Path, record: IntegrityRecord) -> Iterator[str]:
-    """Yield the relative path of each loadable file that was not packaged (see the module's docstring)."""
-    installed = _installed_files(model_dir) if _declares_requirements(model_dir) else None
-    for directory, subdirectories, files in os.walk(model_dir, followlinks=True):
-        at_top = Path(directory) == model_dir
-        subdirectories[:] = sorted(name for name in subdirectories if name != "__pycache__" and not (at_top and name == "venv" and installed is not None))
-        for name in sorted(files):
-            path = (Path(directory) / name).relative_to(model_dir).as_posix()
-            if path in record.members or path == INTEGRITY_FILE or Path(name).suffix not in LOADABLE_SUFFIXES:
-                continue
-            if path not in (installed or ()):
-                yield path
+    pairs = [(package, release, installed.get(package, "none")) for package, release in tested.items()]
+    return [(package, old, new) for package, old, new in pairs if old.partition("+")[0] != new.partition("+")[0]]
 
 
 def _misfits(model_dir: Path, record: IntegrityRecord) -> Iterator[str]:
@@ -163,31 +170,46 @@ def _misfits(model_dir: Path, record: IntegrityRecord) -> Iterator[str]:
 
 
 def _altered(model_dir: Path, record: IntegrityRecord, progress: Progress | None) -> Iterator[str]:
-    """Hash all members, block by block on all cores, and yield those that differ."""
-    blocks = [(path, offset) for path, member in sorted(record.members.items()) for offset in range(0, max(member.size, 1), BLOCK_BYTES)]
-    total = sum(member.size for member in record.members.values())
-    digests: dict[str, list[bytes]] = {path: [] for path in record.members}
-    done = 0
-    with ThreadPoolExecutor(thread_name_prefix="hash") as pool:
-        for (path, offset), digest in zip(blocks, pool.map(lambda block: hash_block(model_dir / block[0], block[1]), blocks), strict=True):
-            digests[path].append(digest)
-            done += min(BLOCK_BYTES, record.members[path].size - offset)
+    total_bytes = sum(member.size for member in record.members.values())
+    done_bytes = 0
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="hash") as pool:
+        for path, member in sorted(record.members.items()):
+            blocks = range(0, max(member.size, 1), BLOCK_BYTES)
+            if combine_blocks(list(pool.map(partial(_hash_block, model_dir / path), blocks))) != member.sha256:
+                yield path
+            done_bytes += member.size
             if progress:
-                progress(done, total)
-    yield from (path for path, member in sorted(record.members.items()) if combine_blocks(digests[path]) != member.sha256)
+                progress(done_bytes, total_bytes)
 
 
-def hash_block(file: Path, offset: int) -> bytes:
-    """Return the SHA-256 of the block of ``file`` that begins at ``offset``. Thread-safe; hashing releases the interpreter lock."""
-    digest = hashlib.sha256()
-    remaining = BLOCK_BYTES
-    buffer = memoryview(bytearray(min(2**20, BLOCK_BYTES)))
+def _hash_block(file: Path, offset: int) -> bytes:
+    digest, remaining = hashlib.sha256(), BLOCK_BYTES
+    buffer = memoryview(bytearray(_PIECE_BYTES))
     with file.open("rb", buffering=0) as stream:
         stream.seek(offset)
         while remaining and (count := stream.readinto(buffer[:remaining])):
-            digest.update(buffer[:count])
+            digest.update(buffer[:count])  # without the interpreter's lock
             remaining -= count
     return digest.digest()
+
+
+def _files(model_dir: Path) -> Iterator[str]:
+    for directory, subdirectories, names in os.walk(model_dir, followlinks=True):
+        subdirectories[:] = sorted(set(subdirectories) - {"__pycache__"})
+        yield from ((Path(directory) / name).relative_to(model_dir).as_posix() for name in sorted(names))
+
+
+def _installed_files(model_dir: Path) -> Iterator[str]:
+    """Yield what TorchServe may have installed here.
+
+    pip records it: https://packaging.python.org/en/latest/specifications/recording-installed-packages/.
+    With ``--target`` it moves scripts to ``bin/`` and leaves their recorded path as it was, ``../../bin/…``.
+    """
+    if not _declares_requirements(model_dir):
+        return
+    for record in model_dir.glob("*.dist-info/RECORD"):
+        yield from (row[0].removeprefix("../../") for row in csv.reader(record.read_text(encoding="utf-8").splitlines()) if row)
+    yield from (path for path in _files(model_dir) if path.startswith("venv/"))
 
 
 def _declares_requirements(model_dir: Path) -> bool:
@@ -196,13 +218,3 @@ def _declares_requirements(model_dir: Path) -> bool:
         return bool(manifest["model"].get("requirementsFile"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _installed_files(model_dir: Path) -> frozenset[str]:
-    """Return what pip's records say it installed here (https://packaging.python.org/en/latest/specifications/recording-installed-packages/)."""
-    installed: set[str] = set()
-    for record in model_dir.glob("*.dist-info/RECORD"):
-        rows = csv.reader(record.read_text(encoding="utf-8").splitlines())
-        # `pip install --target` moves scripts to bin/ but leaves their recorded path as it was: ../../bin/…
-        installed.update(row[0].removeprefix("../../") for row in rows if row)
-    return frozenset(installed)

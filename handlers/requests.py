@@ -49,9 +49,9 @@ class Delta:
 class Request:
     """One client request on its way through the stages.
 
-    The client gives exactly one of ``messages``, ``prompt`` and ``prompt_token_ids``; the last always stands after ``render``. ``route`` is the
-    path below the prediction URL, ``content_type`` the media type of the answer unless it is streamed. Not thread-safe: a request belongs to
-    the worker's main thread.
+    The client gives exactly one of ``messages``, ``prompt`` and ``prompt_token_ids``; the last always stands after ``render``.
+    ``route`` is the path below the prediction URL, ``content_type`` the media type of the answer unless it is streamed.
+    Not thread-safe: a request belongs to the worker's main thread.
     """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -94,7 +94,10 @@ class Request:
         self.error = kind(message, status=status)
 
     def limit_tokens(self, default: int, max_model_len: int) -> None:
-        """Settle ``params.max_tokens`` of a rendered request: ``default``, or what the window leaves; raise InvalidRequest if it cannot fit."""
+        """Settle ``params.max_tokens`` of a rendered request: ``default``, or what the window leaves.
+
+        Raises InvalidRequest if the prompt and what was asked for do not fit together.
+        """
         num_prompt_tokens = len(self.prompt_token_ids)
         room = max_model_len - num_prompt_tokens
         asked = self.params.max_tokens

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def run_stage(stage: Callable[[list[Request]], Any], requests: Sequence[Request]) -> None:
     """Call ``stage`` with the requests that have not failed; if it raises, they fail, and nothing is raised.
 
-    A RequestError is the answer to the client; anything else is a bug, which goes to the log with its traceback and to the client as a bare 500.
+    A RequestError is the answer to the client; anything else is a bug, which goes to the log with its traceback and to the client as a 500.
     """
     live = [request for request in requests if request.error is None]
     if not live:
@@ -27,6 +27,14 @@ def run_stage(stage: Callable[[list[Request]], Any], requests: Sequence[Request]
     except Exception:
         logger.exception("%s failed for %d request(s)", getattr(stage, "__qualname__", stage), len(live))
         _fail(live, Failed())
+
+
+def run_observer(observer: Callable[[Request], Any], request: Request) -> None:
+    """Call a hook that only looks on (``record``); what it raises goes to the log and changes nothing."""
+    try:
+        observer(request)
+    except Exception:
+        logger.exception("%s failed", getattr(observer, "__qualname__", observer))
 
 
 def _fail(requests: Sequence[Request], error: RequestError) -> None:

@@ -1,7 +1,7 @@
 """The metrics that a worker reports: one observation a finished request, nothing a token.
 
-TorchServe passes no histogram buckets, so durations are in seconds, which fit the Prometheus client's default buckets. ``config/metrics.yaml``
-declares the same names; a test compares the two.
+TorchServe passes no histogram buckets, so durations are in seconds, which fit the Prometheus client's default buckets.
+``config/metrics.yaml`` declares the same names; a test compares the two.
 """
 
 from __future__ import annotations

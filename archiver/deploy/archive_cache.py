@@ -4,8 +4,9 @@
 
     <cache>/<name>-<hash of the checkpoint's path>/<hash of what goes in>/<name>/     the archive, a directory
 
-What goes in is compared by path, size, modification time and inode, so finding an archive reads no weights. The weights are hard links: an
-entry costs no space until the checkpoint itself is deleted, which is why entries whose checkpoint is gone, or has changed, are removed.
+What goes in is compared by path, size, modification time and inode, so finding an archive reads no weights and imports no handler. The
+weights are hard links: an entry costs no space until the checkpoint itself is deleted, which is why entries whose checkpoint is gone, or
+has changed, are removed.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from archiver import package
 from archiver.deploy.instance import served_archives
-from archiver.package.archive import ArchiveSpec, build_archive, collect_members
-from archiver.package.members import Member
+from archiver.package.archive import ArchiveSpec, build_archive
+from archiver.package.checkpoint import read_checkpoint
+from archiver.package.members import checkpoint_members, extra_members, vendored_members
+from archiver.package.model_config import handler_config, load_model_config
 from handlers.integrity import Progress
 
 _ORIGIN = "checkpoint"  # a file in an entry: the path of what it was built from
@@ -34,7 +39,7 @@ def cached_archive(spec: ArchiveSpec, progress: Progress | None = None) -> Path:
     """
     cache = cache_directory(spec.source)
     entry = cache / f"{spec.name}-{_digest([str(spec.source.resolve())])}"
-    version = entry / _fingerprint(spec, collect_members(spec))
+    version = entry / _digest(_inputs(spec))
     entry.mkdir(parents=True, exist_ok=True)
     with _exclusive(entry / "lock"):
         (entry / _ORIGIN).write_text(str(spec.source.resolve()))
@@ -61,15 +66,23 @@ def cache_directory(checkpoint: Path) -> Path:
     return parent / ".marquee" if not is_linkable and os.access(parent, os.W_OK) else home
 
 
-def _fingerprint(spec: ArchiveSpec, members: Iterable[Member]) -> str:
-    return _digest([spec.version, *(f"{member.path} {_identity(member.content)}" for member in members)])
+def _inputs(spec: ArchiveSpec) -> Iterator[str]:
+    """Yield a line for everything that decides what the archive holds; raises UsageError for what cannot be packaged."""
+    model = handler_config(load_model_config(spec.config, spec.settings)).model
+    checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
+    yield json.dumps([spec.version, spec.settings], sort_keys=True)
+    for member in (*checkpoint_members(checkpoint), *vendored_members(), *extra_members(spec.extra)):
+        yield f"{member.path} {_identity(Path(str(member.content)))}"
+    builder = sorted(Path(package.__path__[0]).glob("*.py"))
+    for file in (spec.handler, spec.requirements, spec.config, *builder):
+        yield _identity(file) if file else ""
 
 
-def _identity(content: bytes | Path) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    status = content.stat()
-    return f"{content} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+def _identity(file: Path) -> str:
+    if not file.is_file():
+        return "missing"  # for build_archive to complain about
+    status = file.stat()
+    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ def torchserve_home() -> Path:
 
 def frontend_command(java_home: Path, ts_home: Path, instance: Instance, settings: ServerSettings) -> list[str]:
     """Return the JVM's command line; workers run on the interpreter that runs this."""
-    vmargs = (settings.properties or {}).get("vmargs", _DEFAULT_VMARGS)
+    vmargs = settings.properties.get("vmargs", _DEFAULT_VMARGS)
     return [
         str(java_home / "bin" / "java"),
         f"-Dmodel_server_home={ts_home}",

@@ -1,7 +1,7 @@
 """Own a server's process tree: stop all of it when told to, or when whoever started it is gone.
 
-Run as a script, ``python guard.py PID_FILE COMMAND…``, with a pipe on standard input. The end of the pipe means "stop": its owner closed it, or died
-in any way at all. Between owner and server there has to be a process of ours, because nothing else sees to all three cases:
+Run as a script, ``python guard.py PID_FILE COMMAND…``, with a pipe on standard input. The end of the pipe means "stop": its owner closed
+it, or died in any way at all. Between owner and server there has to be a process of ours, because nothing else sees to all three cases:
 
 * the owner is killed with SIGKILL: no code of the owner runs, but its pipe closes;
 * the JVM is killed: its workers are orphans, which Linux hands to the nearest "child subreaper" (``prctl(2)``), this process;

@@ -21,9 +21,9 @@ _LONGEST_BASE = 30
 class Instance:
     """What one server keeps on disk, mode 0700, with a short path: two servers side by side share nothing.
 
-    TorchServe keeps its PID file in Python's temp directory (``TMPDIR``), worker sockets and unpacked archives in Java's (``TEMP``), logs and the
-    key file in the current directory, so all of these point in here. ``lock`` stays locked as long as the owner or the guard lives; that is how
-    the next start knows a directory whose owner died.
+    TorchServe keeps its PID file in Python's temp directory (``TMPDIR``), worker sockets and unpacked archives in Java's (``TEMP``), logs
+    and the key file in the current directory, so all of these point in here. ``lock`` stays locked as long as the owner or the guard lives;
+    that is how the next start knows a directory whose owner died.
     """
 
     root: Path

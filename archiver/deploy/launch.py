@@ -56,8 +56,7 @@ class TorchServe:
         cause, ServerDied. After a failure nothing runs any more; the logs stay until the next start.
         """
         _check_names(models)
-        java_home, ts_home = find_java_home(), torchserve_home()
-        ports = claim_ports(port, settings.host)
+        java_home, ts_home, ports = check_machine(port, settings)
         server = cls(models, ports, settings, create_instance(ports.inference))
         try:
             server._launch(java_home, ts_home)
@@ -148,10 +147,11 @@ class TorchServe:
         for model in self.models:
             (instance.model_store / model.store_name).symlink_to(model.archive)
         write_properties(instance, self.ports, self.models, self.settings)
+        command = frontend_command(java_home, ts_home, instance, self.settings)
         with (instance.logs / "console.log").open("wb") as console:
             self._process = subprocess.Popen(
                 # -P: a stand-alone script, which must not find the modules beside it.
-                [sys.executable, "-P", guard.__file__, str(instance.pid_file), *frontend_command(java_home, ts_home, instance, self.settings)],
+                [sys.executable, "-P", guard.__file__, str(instance.pid_file), *command],
                 stdin=subprocess.PIPE,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -164,7 +164,6 @@ class TorchServe:
 
     def _wait_until_ready(self, progress: Callable[[str], None]) -> None:
         log = ServerLog(self._instance.logs / "torchserve.log")
-        progress("starting TorchServe")
         try:
             wait_until_ready([model.name for model in self.models], self._management, log, self.is_running, progress)
         except LoadFailed as error:
@@ -180,6 +179,11 @@ class TorchServe:
         self._instance.close(keep_logs=keep_logs)
 
 
+def check_machine(port: int, settings: ServerSettings) -> tuple[Path, Path, Ports]:
+    """Return Java's home, TorchServe's and the ports of a server that could start now; raises UsageError that says what is missing."""
+    return find_java_home(), torchserve_home(), claim_ports(port, settings.host)
+
+
 def _check_names(models: Sequence[ServedModel]) -> None:
     names = [model.name for model in models]
     for name in names:
@@ -188,6 +192,7 @@ def _check_names(models: Sequence[ServedModel]) -> None:
 
 
 def _first_complaint(console: Path) -> str:
-    lines = console.read_text(errors="replace").splitlines()
     # The JVM warns about one of its own interfaces, and TorchServe about GPU tools it does not find, at each start.
-    return next((line for line in lines if line.strip() and not line.startswith(("WARNING", "nvidia-smi", "xpu-smi"))), "it printed nothing")
+    harmless = ("WARNING", "nvidia-smi", "xpu-smi")
+    lines = console.read_text(errors="replace").splitlines()
+    return next((line for line in lines if line.strip() and not line.startswith(harmless)), "it printed nothing")

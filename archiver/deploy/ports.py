@@ -40,7 +40,8 @@ def claim_ports(port: int, host: str) -> Ports:
     ports = Ports.starting_at(port)
     taken = _first_taken(ports, host)
     if taken is not None:
-        raise UsageError(f"port {taken} is in use: marquee needs {port} to {port + _NUM_PORTS - 1}; stop what listens there or choose another --port")
+        needed = f"{port} to {port + _NUM_PORTS - 1}"
+        raise UsageError(f"port {taken} is in use: marquee needs {needed}; stop what listens there, or choose another --port")
     return ports
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from archiver.configuration import config_path
@@ -13,6 +13,22 @@ from archiver.deploy.served_model import ServedModel
 from archiver.errors import UsageError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+# What an instance sets itself, from its ports, its models and the flags of the command line.
+_DECIDED_KEYS = frozenset(
+    {
+        "inference_address",
+        "management_address",
+        "metrics_address",
+        "grpc_inference_address",
+        "grpc_inference_port",
+        "grpc_management_address",
+        "grpc_management_port",
+        "disable_token_authorization",
+        "model_store",
+        "load_models",
+    }
+)
 
 # A restart that makes every client fetch a new key is worse than a key that lives as long as the server: TorchServe's own limit is an hour.
 _TOKEN_EXPIRATION_MIN = 365 * 24 * 60
@@ -25,13 +41,15 @@ class ServerSettings:
     host: str = "127.0.0.1"
     token_auth: bool = False
     log_level: str = "warn"
-    properties: Mapping[str, str] | None = None
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.token_auth:
             raise UsageError(f"--host {self.host} lets other machines in without a password: add --token-auth, or stay on 127.0.0.1")
         if self.log_level not in ("debug", "info", "warn", "error"):
             raise UsageError(f"--log-level {self.log_level}: choose debug, info, warn or error")
+        for key in sorted(_DECIDED_KEYS & self.properties.keys()):
+            raise UsageError(f"--ts-config sets {key}, which marquee serve decides itself: leave it out; --host and --port move the server")
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -50,21 +68,27 @@ def read_properties(path: Path) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in (line.split("=", 1) for line in settings)}
 
 
-def write_properties(instance: Instance, ports: Ports, models: Iterable[ServedModel], settings: ServerSettings) -> None:
-    """Write the instance's ``config.properties``.
-
-    Raises UsageError when the user's properties set what the instance decides itself.
-    """
-    decided = _decided_here(instance, ports, models, settings)
-    chosen = dict(settings.properties or {})
-    for key in chosen.keys() & decided.keys():
-        raise UsageError(f"--ts-config sets {key}, which marquee serve decides itself ({decided[key]}): remove it from the file")
-    shipped = read_properties(config_path("config.properties"))
-    properties = {**shipped, **_suggested_here(instance, models), **chosen, **decided}
+def write_properties(instance: Instance, ports: Ports, models: Sequence[ServedModel], settings: ServerSettings) -> None:
+    """Write the instance's ``config.properties``: each of these wins over the one before."""
+    properties = {
+        **read_properties(config_path("config.properties")),
+        **_suggested(instance, models),
+        **settings.properties,
+        **_decided(instance, ports, models, settings),
+    }
     instance.config_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
 
 
-def _decided_here(instance: Instance, ports: Ports, models: Iterable[ServedModel], settings: ServerSettings) -> dict[str, str]:
+def _suggested(instance: Instance, models: Sequence[ServedModel]) -> dict[str, str]:
+    return {
+        "allowed_urls": f"file://{instance.model_store}/.*",
+        "install_py_dep_per_model": str(any(model.has_requirements for model in models)).lower(),
+        "metrics_config": str(config_path("metrics.yaml")),
+        "token_expiration_min": str(_TOKEN_EXPIRATION_MIN),
+    }
+
+
+def _decided(instance: Instance, ports: Ports, models: Sequence[ServedModel], settings: ServerSettings) -> dict[str, str]:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
         "inference_address": f"http://{host}:{ports.inference}",
@@ -78,13 +102,4 @@ def _decided_here(instance: Instance, ports: Ports, models: Iterable[ServedModel
         "disable_token_authorization": str(not settings.token_auth).lower(),
         "model_store": str(instance.model_store),
         "load_models": ",".join(f"{model.name}={model.store_name}" for model in models),
-    }
-
-
-def _suggested_here(instance: Instance, models: Iterable[ServedModel]) -> dict[str, str]:
-    return {
-        "allowed_urls": f"file://{instance.model_store}/.*",
-        "install_py_dep_per_model": str(any(model.has_requirements for model in models)).lower(),
-        "metrics_config": str(config_path("metrics.yaml")),
-        "token_expiration_min": str(_TOKEN_EXPIRATION_MIN),
     }

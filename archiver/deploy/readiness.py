@@ -56,12 +56,14 @@ def wait_until_ready(
                 raise LoadFailed(f"{model} failed to load: {failure}")
         if not was_running:
             raise ServerDied("TorchServe ended before it was ready")
-        waiting = [model for model in waiting if not _is_ready(management, model)]
+        statuses = {model: management.describe(model) for model in waiting}
+        waiting = [model for model, status in statuses.items() if status is None or not status.is_ready]
         if waiting:
-            progress(log.activity(waiting[0]) or f"loading {waiting[0]}")
+            progress(_activity(waiting[0], statuses[waiting[0]], log))
             time.sleep(_POLL_S)
 
 
-def _is_ready(management: Describer, model: str) -> bool:
-    status = management.describe(model)
-    return status is not None and status.is_ready
+def _activity(model: str, status: ModelStatus | None, log: Log) -> str:
+    if status is None:  # the frontend answers when it has unpacked the archives
+        return f"starting TorchServe with {model}"
+    return f"{model}: {log.activity(model) or 'starting its worker'}"

@@ -14,7 +14,7 @@ from types import FrameType
 from rich.console import Console
 
 from archiver.deploy.announce import announce, ready_record
-from archiver.deploy.launch import TorchServe
+from archiver.deploy.launch import TorchServe, check_machine
 from archiver.deploy.prepare import PackagingOptions, prepare_model
 from archiver.deploy.properties import ServerSettings
 from archiver.deploy.readiness import ServerDied
@@ -46,6 +46,7 @@ def serve(request: ServeRequest, *, as_json: bool = False) -> None:
     """
     started = time.monotonic()
     with _stop_on_signals():
+        check_machine(request.port, request.settings)  # before the work of packaging
         models = _prepare(request)
         with _start(models, request) as server:
             if as_json:

@@ -31,4 +31,5 @@ class ServedModel:
         """
         with open_archive(archive) as reader:
             model = read_manifest(reader, archive).model
-        return cls(check_model_name(name or model.model_name), model.model_version or "1.0", archive.resolve(), bool(model.requirements_file))
+        name = check_model_name(name or model.model_name)
+        return cls(name, model.model_version or "1.0", archive.resolve(), bool(model.requirements_file))

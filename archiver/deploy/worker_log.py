@@ -1,8 +1,8 @@
 """Read a server's log as it grows: what a worker is doing, and the real cause when it fails to load.
 
 TorchServe answers "Worker died." for any failed load and retries for five minutes; why is in the worker's output only, which the frontend
-copies into its log, each line under the thread ``W-<number>-<model>_<version>-stdout``. The cause is the exception at the end of the worker's
-traceback. What it is doing meanwhile, a handler of ours says in lines of the form ``MARQUEE LOADING: <a few words>``.
+copies into its log, each line under the thread ``W-<number>-<model>_<version>-stdout``. The cause is the exception at the end of the
+worker's traceback. What it is doing meanwhile, a handler of ours says in lines of the form ``MARQUEE LOADING: <a few words>``.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ class ModelHandler(CausalLMHandler):
 class ArchiveSpec:
     """What to build, and where.
 
-    ``source``: a checkpoint directory. ``handler``: a user's handler file; None generates one. ``extra``: files, and directories whose content
-    goes to the top level. ``config``: a model-config.yaml to start from; ``settings``: entries of its ``handler:`` section that win over it.
+    ``source``: a checkpoint directory. ``handler``: a user's handler file; None generates one. ``extra``: files, and directories whose
+    content goes to the top level. ``config``: a model-config.yaml to start from; ``settings``: what wins over its ``handler:`` section.
     ``format``: a ``.mar`` file, or a directory, in which ``link`` makes hard links of the checkpoint's files. ``out``: the model store.
     """
 
@@ -77,8 +77,8 @@ class ArchiveWriter(Protocol):
 def build_archive(spec: ArchiveSpec, *, progress: Progress | None = None, free_bytes: Callable[[Path], int] | None = None) -> Path:
     """Build the archive and return its path; equal inputs give equal bytes, wherever and whenever it is built.
 
-    It appears whole or not at all, and replaces an earlier one. ``free_bytes`` tells the free space below a directory. Raises UsageError for
-    what cannot be packaged as it stands, ArchiverError when the disk is too small or fails.
+    It appears whole or not at all, and replaces an earlier one. ``free_bytes`` tells the free space below a directory. Raises UsageError
+    for what cannot be packaged as it stands, ArchiverError when the disk is too small or fails.
     """
     members = collect_members(spec)
     _check_target(spec.target)
@@ -153,7 +153,10 @@ def _check_space(spec: ArchiveSpec, members: tuple[Member, ...], free_bytes: Cal
     needed = _SPARE_BYTES + sum(member.size for member in members if not (linked and is_linkable(member, spec.out)))
     free = free_bytes(spec.out)
     if free < needed:
-        raise ArchiverError(f"{spec.out} has {free / 2**30:.1f} GiB free and the archive takes {needed / 2**30:.1f} GiB; make room, or choose another place (--out)")
+        raise ArchiverError(
+            f"{spec.out} has {free / 2**30:.1f} GiB free and the archive takes {needed / 2**30:.1f} GiB;"
+            " make room, or choose another place (--out)"
+        )
 
 
 @contextmanager
@@ -166,4 +169,3 @@ def _open_writer(spec: ArchiveSpec, on_bytes: OnBytes) -> Iterator[ArchiveWriter
         else:
             with staged_directory(spec.target) as directory:
                 yield DirectoryWriter(directory, pool, on_bytes, link=spec.link)
-

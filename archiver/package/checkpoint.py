@@ -47,18 +47,26 @@ class Checkpoint:
 
 def read_checkpoint(directory: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
     """Check a checkpoint directory without loading it; raises UsageError, in one line, for whatever would keep it from being served."""
-    config = _read_json(directory / CONFIG, f"{directory} is no checkpoint: it has no {CONFIG}")
-    architecture = next(iter(config.get("architectures") or ()), None)
-    if not isinstance(architecture, str):
-        raise UsageError(f"{directory / CONFIG} names no architecture; save the model with save_pretrained")
+    config = read_config(directory)
     if "auto_map" in config and not trust_remote_code:
-        raise UsageError(f"{directory} brings its own code (auto_map in {CONFIG}); read it, then set handler.model.trust_remote_code to run it")
+        raise UsageError(
+            f"{directory} brings its own code (auto_map in {CONFIG}); read it, then set handler.model.trust_remote_code to run it"
+        )
     weights = _weight_files(directory, allow_pickle)
     if not any(True for pattern in TOKENIZER_FILES for _ in directory.glob(pattern)):
         raise UsageError(f"{directory} has no tokenizer: copy the model's tokenizer.json there, or its own tokenizer files")
     patterns = SERVED_FILES + (REMOTE_CODE_FILES if trust_remote_code else ())
     served = {file for pattern in patterns for file in directory.glob(pattern) if file.is_file()}
-    return Checkpoint(directory, architecture, tuple(sorted(file.relative_to(directory) for file in {*served, *weights})))
+    return Checkpoint(directory, config["architectures"][0], tuple(sorted(file.relative_to(directory) for file in {*served, *weights})))
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return a checkpoint's config.json, whose ``architectures`` names one; raises UsageError if the directory is no checkpoint."""
+    config = _read_json(directory / CONFIG, f"{directory} is no checkpoint: it has no {CONFIG}")
+    architectures = config.get("architectures")
+    if not (isinstance(architectures, list) and architectures and isinstance(architectures[0], str)):
+        raise UsageError(f"{directory / CONFIG} names no architecture; save the model with save_pretrained")
+    return config
 
 
 def _weight_files(directory: Path, allow_pickle: bool) -> list[Path]:

@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from archiver.package.members import MODEL_DIR, Member
-from archiver.package.staging import flush_to_disk
 from archiver.package.transfer import OnBytes, Span, digest_span
 from handlers.integrity import MemberHash, hash_bytes
 
 
 class DirectoryWriter:
-    """Writes members below an existing directory. Not thread-safe.
+    """Writes members below an existing directory, which is to be flushed afterwards. Not thread-safe.
 
     ``link``: the checkpoint's files become hard links, which cost no space; where that is impossible (another file system) they are copied.
     """
@@ -30,7 +29,6 @@ class DirectoryWriter:
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(member.content, bytes):
             target.write_bytes(member.content)
-            flush_to_disk(target)
             self._on_bytes(len(member.content))
             return hash_bytes(member.content)
         source = Span(member.content, 0, member.size)
@@ -38,7 +36,6 @@ class DirectoryWriter:
             return MemberHash(digest_span(source, self._pool, self._on_bytes).sha256, source.size)
         target.touch()
         digest = digest_span(source, self._pool, self._on_bytes, copy_to=Span(target, 0, source.size))
-        flush_to_disk(target)
         return MemberHash(digest.sha256, source.size)
 
 

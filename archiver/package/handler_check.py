@@ -26,10 +26,27 @@ from archiver.package.members import MODEL_DIR, Member
 _IMPORT_TIMEOUT_S = 120
 
 # TorchServe 0.12 runs its worker as a script in ts/, so these modules of its own come before a model directory's.
-_WORKER_MODULES = frozenset({
-    "arg_parser", "async_service", "configs", "context", "handler_utils", "launcher", "llm_launcher", "metrics", "model_loader",
-    "model_server", "model_service", "model_service_worker", "protocol", "service", "torch_handler", "utils", "version",
-})
+_WORKER_MODULES = frozenset(
+    {
+        "arg_parser",
+        "async_service",
+        "configs",
+        "context",
+        "handler_utils",
+        "launcher",
+        "llm_launcher",
+        "metrics",
+        "model_loader",
+        "model_server",
+        "model_service",
+        "model_service_worker",
+        "protocol",
+        "service",
+        "torch_handler",
+        "utils",
+        "version",
+    }
+)
 
 # Where the name to import is not the name to install.
 _DISTRIBUTIONS = {
@@ -92,7 +109,9 @@ def inspect_handler(
                 return HandlerInfo(result["class_name"], result["frontend_keys"])
             module = result["missing"].partition(".")[0]
             if module in stand_ins or not _is_listed(module, listed):
-                raise UsageError(f"{module_file} imports {result['missing']}, which is not installed; list it in a requirements file (--requirements)")
+                raise UsageError(
+                    f"{module_file} imports {result['missing']}, which is not installed; list it in a requirements file (--requirements)"
+                )
             logger.warning("%s imports %s, which is not installed here; the requirements file lists it", module_file, module)
             stand_ins.append(module)
 
@@ -119,7 +138,9 @@ def _check_definitions(name: str, tree: ast.Module) -> None:
     classes = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
     has_entry_point = any(isinstance(node, ast.FunctionDef) and node.name == "handle" for node in tree.body)
     if len(classes) > 1 and not has_entry_point:
-        raise UsageError(f"{name} defines {len(classes)} classes ({', '.join(classes)}), TorchServe wants one: move the others to a file (--extra)")
+        raise UsageError(
+            f"{name} defines {len(classes)} classes ({', '.join(classes)}), TorchServe wants one: move the others to a file (--extra)"
+        )
 
 
 def _lay_out(model_dir: Path, members: Iterable[Member]) -> None:

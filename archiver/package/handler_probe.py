@@ -1,11 +1,11 @@
 """Runs alone, in a subprocess: import a handler module the way TorchServe's worker does, and write down what it is.
 
 ``python -P handler_probe.py JOB RESULT`` with the working directory set to the model directory. JOB is a JSON file ``{"module": name,
-"model_config": mapping, "stand_ins": [module, …]}``; modules in ``stand_ins`` are to be installed later, and are imitated here. RESULT becomes
-a JSON file: ``{"class_name", "frontend_keys"}``, or ``{"problem"}``, or ``{"missing": module}``.
+"model_config": mapping, "stand_ins": [module, …]}``; modules in ``stand_ins`` are to be installed later, and are imitated here. RESULT
+becomes a JSON file: ``{"class_name", "frontend_keys"}``, or ``{"problem"}``, or ``{"missing": module}``.
 
-The search path is the worker's: TorchServe starts ``ts/model_service_worker.py`` as a script, so the directory ``ts/`` itself comes first (its
-``utils`` or ``service`` hide modules of those names), then the model directory.
+The search path is the worker's: TorchServe starts ``ts/model_service_worker.py`` as a script, so the directory ``ts/`` itself comes first
+(its ``utils`` or ``service`` hide modules of those names), then the model directory.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _describe(module: ModuleType, model_config: dict[str, Any]) -> dict[str, Any
     (handler,) = classes
     lacking = [method for method in ("initialize", "handle") if not callable(getattr(handler, method, None))]
     if lacking:
-        return {"problem": f"{handler.__name__} is no handler: it has no {lacking[0]}(); subclass CausalLMHandler (from handlers import CausalLMHandler)"}
+        advice = "subclass CausalLMHandler (from handlers import CausalLMHandler)"
+        return {"problem": f"{handler.__name__} is no handler: it has no {lacking[0]}(); {advice}"}
     if not hasattr(handler, "frontend_keys"):
         return {"class_name": handler.__name__, "frontend_keys": {}}
     from handlers.config import parse_handler_config

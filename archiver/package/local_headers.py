@@ -1,7 +1,7 @@
 """Walk through a ZIP file's local headers and compare them with its directory.
 
-TorchServe 0.12 unpacks with Java's ``ZipInputStream``, which reads local headers only; Python and most other tools read only the directory at
-the file's end. An archive in which the two differ shows one content to who checks it and another to who runs it. Layout and field numbers:
+TorchServe 0.12 unpacks with Java's ``ZipInputStream``, which reads local headers only; Python and most other tools read only the directory
+at the file's end. An archive in which the two differ shows one content to who checks it and another to who runs it. Layout and numbers:
 sections 4.3.7 and 4.5.3 of https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 """
 

@@ -50,7 +50,9 @@ def render_model_config(user: Mapping[str, Any], frontend_keys: Mapping[str, Any
     for key in sorted(fixed & user.keys()):
         wanted = frontend_keys.get(key, False)
         if user[key] != wanted:
-            raise UsageError(f"{key}: {user[key]!r} does not fit {handler}, which needs {wanted!r}; leave the key out, or take another handler")
+            raise UsageError(
+                f"{key}: {user[key]!r} does not fit {handler}, which needs {wanted!r}; leave the key out, or take another handler"
+            )
     frontend = {**frontend_keys, **{key: value for key, value in user.items() if key != "handler"}}
     section = {"handler": user["handler"]} if user.get("handler") else {}
     content = {**dict(sorted(frontend.items())), **section}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from archiver.errors import UsageError
 
-# torch-model-archiver's rule for names (model_packaging_utils.check_model_name_regex_or_exit). Of versions TorchServe only asks that they can
-# stand in the URL /predictions/<name>/<version>/; they also become part of a socket's file name, so the same characters are allowed.
+# torch-model-archiver's rule for names (model_packaging_utils.check_model_name_regex_or_exit). Of versions TorchServe only asks that they
+# can stand in the URL /predictions/<name>/<version>/; they become part of file names too, so the same characters are allowed.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MAX_NAME_CHARS = 128
 
@@ -41,10 +42,10 @@ def path_problem(path: str) -> str | None:
 
 
 def path_clashes(paths: Iterable[str]) -> list[str]:
-    """Return the paths that stand twice, differ in case only, or are a directory of another; no file system could hold them side by side."""
+    """Return the paths that stand twice, differ in case only, or are a directory of another: no file system could hold them all."""
     clashes, seen = [], set[str]()
     listed = list(paths)
-    directories = {"/".join(parts[:depth]).casefold() for path in listed for parts in [path.split("/")] for depth in range(1, len(parts))}
+    directories = {parent.as_posix().casefold() for path in listed for parent in PurePosixPath(path).parents}
     for path in listed:
         key = path.casefold()
         if key in seen or key in directories:

@@ -168,7 +168,9 @@ class DirectoryReader:
 
     def find_oddities(self) -> Iterator[str]:
         """Yield symbolic links, which may lead anywhere."""
-        yield from (f"symbolic link {path.relative_to(self._directory)}" for path in sorted(self._directory.rglob("*")) if path.is_symlink())
+        yield from (
+            f"symbolic link {path.relative_to(self._directory)}" for path in sorted(self._directory.rglob("*")) if path.is_symlink()
+        )
 
 
 def _files(directory: Path) -> Iterator[str]:

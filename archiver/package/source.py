@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from archiver.errors import UsageError
-from archiver.package.checkpoint import read_checkpoint
+from archiver.package.checkpoint import read_config
 from archiver.package.hub import download_checkpoint, is_hub_id
 from archiver.package.reader import is_archive, open_archive, read_manifest
 
@@ -21,22 +21,23 @@ class Source:
     name: str
 
 
-def resolve_model(model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False, allow_pickle: bool = False) -> Source:
-    """Find ``model`` and check that it can be served; a hub id is downloaded (``revision``: a branch, tag or commit there).
+def resolve_model(model: str | Path, *, revision: str | None = None) -> Source:
+    """Find ``model``; a hub id is downloaded (``revision``: a branch, tag or commit there).
 
-    Raises UsageError, in one line, for what is neither a directory, an archive nor a hub id, or is a directory but no checkpoint.
+    Whether a checkpoint can be served depends on the configuration too, and is checked when it is packaged. Raises UsageError, in one line,
+    for what is neither a directory, an archive nor a hub id, or is a directory but no checkpoint.
     """
     path = Path(model).expanduser()
     if is_archive(path):
         with open_archive(path) as reader:
             return Source(path.resolve(), "archive", read_manifest(reader, path).model.model_name)
     if path.is_dir():
-        read_checkpoint(path, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+        read_config(path)
         return Source(path.resolve(), "checkpoint", path.resolve().name)
     if path.exists():
         raise UsageError(f"{model} is neither a checkpoint directory nor an archive (.mar)")
     if not isinstance(model, str) or not is_hub_id(model):
         raise UsageError(f"no such directory: {model} (a model on the Hugging Face hub has the form owner/name)")
-    directory = download_checkpoint(model, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
-    read_checkpoint(directory, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)
+    directory = download_checkpoint(model, revision=revision)
+    read_config(directory)
     return Source(directory, "checkpoint", model.partition("/")[2])

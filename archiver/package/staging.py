@@ -40,6 +40,8 @@ def staged_directory(target: Path) -> Iterator[Path]:
     try:
         yield staged
         staged.chmod(0o777 & ~_umask())
+        for path in staged.rglob("*"):
+            flush_to_disk(path)
         if target.exists():
             target.rename(previous)
         staged.rename(target)

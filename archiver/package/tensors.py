@@ -28,7 +28,7 @@ _LFS_POINTER = b"version "  # a Git LFS pointer begins so: https://github.com/gi
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """``names`` of the tensors, number of ``elements`` by dtype (``{"BF16": 1024}``), and the size in bytes that the whole file must have."""
+    """``names`` of the tensors, number of ``elements`` by dtype (``{"BF16": 1024}``), and the size that the whole file must have."""
 
     names: frozenset[str]
     elements: dict[str, int]
@@ -36,7 +36,7 @@ class TensorHeader:
 
 
 def read_header(file: BinaryIO, file_bytes: int) -> TensorHeader:
-    """Read the header at the position of ``file``, a safetensors file of ``file_bytes``; raises ValueError that says what is wrong with it."""
+    """Read the header of a safetensors file of ``file_bytes``, opened at its start; raises ValueError that says what is wrong with it."""
     prefix = file.read(_LENGTH_BYTES)
     if prefix == _LFS_POINTER:
         raise ValueError("is a Git LFS pointer, not the weights; run `git lfs pull`")

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from corpus import PLAIN_TEXT, Conversation
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
-
-from corpus import PLAIN_TEXT, Conversation
 
 PAD, BOS, END = "<|pad|>", "<|bos|>", "<|end|>"
 ROLES = ("system", "user", "assistant")
@@ -50,6 +49,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         eos_token=END,
         additional_special_tokens=[f"<|{role}|>" for role in ROLES],
         chat_template=CHAT_TEMPLATE,
+        padding_side="left",  # so that every prompt of a batch ends where its answer starts
         model_max_length=CONTEXT_LENGTH,
         clean_up_tokenization_spaces=False,
     )

@@ -1,6 +1,6 @@
 """Measure a tinychat model on held-out examples: accuracy per kind by greedy decoding, and perplexity of the reference answers.
 
-    python examples/tinychat/evaluate.py examples/tinychat/model --json
+Usage: python examples/tinychat/evaluate.py examples/tinychat/model --json
 """
 
 import argparse
@@ -10,16 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from chat_tokenizer import tokenize
+from corpus import held_out_examples
+from example import Example
+from kinds import KINDS
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-
-from chat_tokenizer import tokenize
-from corpus import held_out_examples
-from example import Example
-from kinds import KINDS
 
 # Any seed but the training one's would do: the split is by content and does not depend on it.
 SEED = 1
@@ -73,12 +72,11 @@ def score_kind(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind:
 @torch.inference_mode()
 def greedy_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example], batch_size: int = 50) -> list[str]:
     """The model's answer to each example's prompt, decoded in left-padded batches."""
+    tokenizer.padding_side = "left"
     answers: list[str] = []
     for start in range(0, len(examples), batch_size):
         prompts = [[asdict(turn) for turn in example.prompt] for example in examples[start : start + batch_size]]
-        inputs = tokenizer.apply_chat_template(
-            prompts, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True, padding_side="left"
-        )
+        inputs = tokenizer.apply_chat_template(prompts, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True)
         outputs = model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
         answers += tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return answers

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-
 from chat_tokenizer import CONTEXT_LENGTH, TokenizedConversation
 
 IGNORE = -100

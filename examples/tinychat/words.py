@@ -2,38 +2,45 @@
 
 from random import Random
 
-HER_NAMES = (
-    "Anna Mia Lily Rosa Ella Nora Ivy Luna Clara Emma Zoe Ruby Hana Maya Sara Alice Julia Grace Olivia Lucy Eva Nina Tara "
-    "Daisy Hazel Maria Sofia Carmen Leila Amara Yuki Priya Ingrid Fatima Molly Wendy Holly Mary Kate Jane Laura Bella Poppy Willow Dora"
-).split()
-HIS_NAMES = (
-    "Tom Max Ben Leo Sam Finn Oscar Hugo Otto Jack Noah Omar Ravi Kenji Milo Theo Felix Adam Paul Peter John David Liam Ethan Lucas "
-    "Daniel Henry Oliver Marco Ivan Pedro Ali Hassan Bruno Carl Eric George Simon Victor Walter Jasper Pip Toby Rusty Barney"
-).split()
+
+def split_words(text: str) -> tuple[str, ...]:
+    """The words of a text, which reads better than a long tuple of quoted words."""
+    return tuple(text.split())
+
+
+HER_NAMES = split_words(
+    "Anna Mia Lily Rosa Ella Nora Ivy Luna Clara Emma Zoe Ruby Hana Maya Sara Alice Julia Grace Olivia Lucy Eva Nina Tara Daisy "
+    "Hazel Maria Sofia Carmen Leila Amara Yuki Priya Ingrid Fatima Molly Wendy Holly Mary Kate Jane Laura Bella Poppy Willow Dora"
+)
+HIS_NAMES = split_words(
+    "Tom Max Ben Leo Sam Finn Oscar Hugo Otto Jack Noah Omar Ravi Kenji Milo Theo Felix Adam Paul Peter John David Liam Ethan "
+    "Lucas Daniel Henry Oliver Marco Ivan Pedro Ali Hassan Bruno Carl Eric George Simon Victor Walter Jasper Pip Toby Rusty "
+    "Barney"
+)
 NAMES = HER_NAMES + HIS_NAMES
-CITIES = (
+CITIES = split_words(
     "Paris London Berlin Madrid Rome Tokyo Cairo Lima Oslo Vienna Lisbon Dublin Athens Prague Warsaw Sydney Toronto Boston Chicago "
     "Nairobi Delhi Mumbai Seoul Beijing Geneva Zurich Hamburg Milan Porto Bergen Austin Denver Seattle Kyoto Havana Quito"
-).split()
-JOBS = (
+)
+JOBS = split_words(
     "teacher doctor nurse baker farmer pilot painter singer writer cook driver engineer gardener dentist lawyer carpenter "
     "plumber scientist musician librarian"
-).split()
-COLORS = "red blue green yellow orange purple black white pink brown gray gold".split()
-FOODS = "pizza soup rice bread cheese pasta salad cake honey apples bananas grapes carrots noodles pancakes cookies".split()
-SPORTS = "football tennis basketball chess golf hockey volleyball baseball rugby badminton".split()
-ANIMALS = (
+)
+COLORS = split_words("red blue green yellow orange purple black white pink brown gray gold")
+FOODS = split_words("pizza soup rice bread cheese pasta salad cake honey apples bananas grapes carrots noodles pancakes cookies")
+SPORTS = split_words("football tennis basketball chess golf hockey volleyball baseball rugby badminton")
+ANIMALS = split_words(
     "cat dog fox bear rabbit mouse owl frog turtle hedgehog squirrel wolf lion tiger elephant monkey penguin duck hen pig cow horse "
     "sheep goat deer whale dolphin bee ant butterfly snail parrot crow sparrow swan beaver otter koala panda kangaroo camel giraffe "
     "zebra crocodile snake spider bat badger donkey seal"
-).split()
-THINGS = (
+)
+THINGS = split_words(
     "ball kite hat book lamp key bell boat basket drum ring map clock cup scarf button coin flute lantern mirror ribbon shell spoon "
     "umbrella bag box chair table bicycle bottle blanket brush candle camera doll feather guitar jar kettle ladder pencil pillow"
-).split()
+)
 
-_ONSETS = "b br d dr f g gr h j k kl l m n p pl r s sh t tr v w z".split()
-_VOWELS = "a e i o u oo ee ai".split()
+_ONSETS = split_words("b br d dr f g gr h j k kl l m n p pl r s sh t tr v w z")
+_VOWELS = split_words("a e i o u oo ee ai")
 _CODAS = ("", "", "", "n", "r", "l", "s", "k", "m", "x", "th", "nd")
 
 

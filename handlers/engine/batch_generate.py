@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.engine.capacity import model_len
 from handlers.errors import ConfigError
 from handlers.requests import FinishReason, SamplingParams
 
@@ -26,10 +27,12 @@ OnToken = Callable[[int, int, bool], bool]
 class BatchGenerator:
     """Run a transformers model over batches of prompts, each row with its own sampling parameters and limits. Not thread-safe."""
 
-    def __init__(self, model: Any, max_model_len: int | None = None) -> None:
+    def __init__(self, model: Any, max_model_len: int | None = None, *, eos_token_ids: frozenset[int] = frozenset()) -> None:
         self._model = model
-        self._eos_token_ids = _as_set(model.generation_config.eos_token_id)
-        self.max_model_len = _max_model_len(model.config.get_text_config(), max_model_len)
+        self._eos_token_ids = eos_token_ids
+        # What is not set for a run, generate() takes from here: end tokens that a row ignores, penalties that no row asked for.
+        model.generation_config = type(model.generation_config)()
+        self.max_model_len = _shorter(model_len(model.config), max_model_len)
 
     def run(self, prompts: Sequence[Prompt], on_token: OnToken) -> list[FinishReason]:
         """Generate until every row has ended; tell each token to ``on_token`` as it comes, and return why each row ended."""
@@ -107,12 +110,8 @@ def _left_padded(prompts: Sequence[Prompt]) -> tuple[Any, Any]:
     return torch.tensor(padded), torch.tensor(mask)
 
 
-def _max_model_len(config: Any, asked: int | None) -> int:
-    own = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+def _shorter(own: int | None, asked: int | None) -> int:
     if own is None and asked is None:
-        raise ConfigError("the checkpoint does not say how long its sequences may be; set handler.engine.max_model_len")
+        raise ConfigError("the model names no longest sequence: set handler.engine.max_model_len, in tokens")
     return min(length for length in (own, asked) if length is not None)
 
-
-def _as_set(ids: int | list[int] | None) -> frozenset[int]:
-    return frozenset([ids] if isinstance(ids, int) else ids or ())

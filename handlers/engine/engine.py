@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from handlers.engine.client import Event
 from handlers.engine.runner import Runner
 from handlers.engine.sampler import sample
-from handlers.engine.scheduler import Chunk, Scheduler, StepPlan
+from handlers.engine.scheduler import Scheduler
 from handlers.engine.sequence import Sequence
 from handlers.errors import InvalidRequest
 from handlers.requests import SamplingParams
@@ -93,10 +93,12 @@ class Engine:
         plan = self._scheduler.schedule()
         if not plan.chunks:
             return []
-        token_ids = self._run(plan)
+        logits = self._runner.run(plan)
         for chunk in plan.chunks:
             self._sequences[chunk.sequence_id].num_computed = chunk.end
         sampling = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if chunk.samples]
+        positions = [sequence.num_computed for sequence in sampling]
+        token_ids = sample(logits, [sequence.params for sequence in sampling], [sequence.seed for sequence in sampling], positions)
         return [self._take(sequence, token_id) for sequence, token_id in zip(sampling, token_ids, strict=True)]
 
     def recover(self) -> list[Event]:
@@ -127,15 +129,6 @@ class Engine:
         vocab_size = self._runner.vocab_size
         if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
             raise InvalidRequest(f"prompt token ids must lie in 0..{vocab_size - 1}, got {min(token_ids)}..{max(token_ids)}")
-
-    def _run(self, plan: StepPlan) -> list[int | None]:
-        """Run the model and sample; one entry a sampling chunk, None where the logits are no distribution."""
-        logits = self._runner.run(plan)
-        sampling: list[Chunk] = [chunk for chunk in plan.chunks if chunk.samples]
-        if not sampling:
-            return []
-        sequences = [self._sequences[chunk.sequence_id] for chunk in sampling]
-        return sample(logits, [s.params for s in sequences], [s.seed for s in sequences], [chunk.end for chunk in sampling])
 
     def _take(self, sequence: Sequence, token_id: int | None) -> Event:
         if token_id is None:

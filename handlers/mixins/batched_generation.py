@@ -10,6 +10,7 @@ from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, Request
 from handlers.stages import run_stage
 from handlers.text.tokenizer import TextTokenizer
+from handlers.weights.checkpoint import eos_token_ids
 
 
 class BatchedGenerationMixin(HandlerHooks):
@@ -26,7 +27,8 @@ class BatchedGenerationMixin(HandlerHooks):
     def initialize(self, context: Any) -> None:
         """Load the model into this worker."""
         super().initialize(context)
-        self.generator = BatchGenerator(self.load_model(), self.config.engine.max_model_len)
+        model = self.load_model()
+        self.generator = BatchGenerator(model, self.config.engine.max_model_len, eos_token_ids=eos_token_ids(model))
         self.tokenizer.limit_prompts(self.generator.max_model_len - 1)
 
     def inference(self, requests: list[Request]) -> list[Request]:

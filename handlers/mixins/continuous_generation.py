@@ -16,6 +16,9 @@ from handlers.text.tokenizer import TextTokenizer
 from handlers.weights.checkpoint import eos_token_ids
 from handlers.worker_lock import claim_only_worker
 
+# Beyond its batchSize the frontend keeps requests to itself: no 429 for them, and nothing else (a model list, a bad request) gets past them.
+_ROOM_FOR_REFUSALS = 64
+
 
 class ContinuousGenerationMixin(HandlerHooks):
     """Hand requests to a continuous-batching engine and answer them from its events.
@@ -31,8 +34,8 @@ class ContinuousGenerationMixin(HandlerHooks):
 
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
-        """One worker, fed by the frontend with everything that may run or wait."""
-        batch_size = config.engine.max_running + config.engine.max_waiting
+        """One worker, fed by the frontend with everything that may run or wait, and with some more, to be refused at once."""
+        batch_size = config.engine.max_running + config.engine.max_waiting + _ROOM_FOR_REFUSALS
         return super().frontend_keys(config) | {"continuousBatching": True, "batchSize": batch_size, "maxBatchDelay": 1}
 
     def initialize(self, context: Any) -> None:

@@ -12,9 +12,9 @@ MAX_CHARACTER_TOKENS = 4
 class IncrementalDetokenizer:
     """Decode a growing sequence of token ids piece by piece; the pieces add up to the text of the whole sequence.
 
-    A token's text depends on its neighbours (byte-level pieces, leading spaces), so every step decodes a short window: a context whose text is out
-    already, and the tokens since. An incomplete character, which decodes to U+FFFD, is held back until it is complete. ``skip`` names tokens that
-    are no text (special tokens). Not thread-safe.
+    A token's text depends on its neighbours (byte-level pieces, leading spaces), so every step decodes a short window: a context whose text
+    is out already, and the tokens since. An incomplete character, which decodes to U+FFFD, is held back until it is complete. ``skip``
+    names tokens that are no text (special tokens). Not thread-safe.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], skip: frozenset[int] = frozenset()) -> None:

@@ -11,7 +11,8 @@ from handlers.text.stop_matcher import StopMatcher
 class TextOutput:
     """Detokenize one sequence and end it at its first stop string; ``skip`` names tokens that are no text.
 
-    ``num_tokens`` counts the tokens up to and including the one that completed the stop string: what a client is told it used. Not thread-safe.
+    ``num_tokens`` counts the tokens up to and including the one that completed the stop string: what a client is told it used.
+    Not thread-safe.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], stop: Sequence[str] = (), skip: frozenset[int] = frozenset()) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 class StopMatcher:
     """Find the first stop string in a stream of text, whatever the pieces it is cut into.
 
-    The match that ends first wins, and of two that end together the longer one. Text that might be the beginning of a stop string is held back.
-    Not thread-safe.
+    The match that ends first wins, and of two that end together the longer one. Text that might be the beginning of a stop string is held
+    back. Not thread-safe.
     """
 
     def __init__(self, stop: Sequence[str]) -> None:

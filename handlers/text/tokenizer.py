@@ -41,7 +41,7 @@ class TextTokenizer:
             raise InvalidRequest("this model has no chat template; use the completions route", param="messages")
         try:
             return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        except Exception as error:  # A template is a program of the checkpoint's author: it may raise anything over messages it does not like.
+        except Exception as error:  # A template is the checkpoint author's program: it may raise anything over messages it does not like.
             raise InvalidRequest(f"the chat template refuses these messages: {error}", param="messages") from error
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
@@ -71,14 +71,14 @@ class TextTokenizer:
     def _longest_token(self) -> int:
         """The most characters that one token can stand for: bounds a prompt's tokens from below without tokenizing it.
 
-        In a byte-level vocabulary a token is written with one character a byte, in a SentencePiece vocabulary with one a character: never fewer
-        than the characters it stands for.
+        In a byte-level vocabulary a token is written with one character a byte, in a SentencePiece vocabulary with one a character: never
+        fewer than the characters it stands for.
         """
         return max(len(token) for token in self._tokenizer.get_vocab())
 
 
 def load_tokenizer(directory: Path, model_dir: Path, config: HandlerConfig) -> TextTokenizer:
-    """Load the tokenizer of a checkpoint ``directory``, offline; raise ConfigError if there is none or the configured template is missing."""
+    """Load the tokenizer of a checkpoint ``directory``, offline; raise ConfigError if it, or the configured template, cannot be read."""
     from transformers import AutoTokenizer
 
     try:

@@ -14,7 +14,10 @@ class Codec(Protocol):
     """One route of the API; stateless, so one instance serves every request."""
 
     def decode(self, incoming: Incoming) -> Request:
-        """Return the validated request, or raise RequestError with the offending parameter's name; id, route and headers are set by the caller."""
+        """Return the validated request, or raise RequestError with the offending parameter's name.
+
+        The caller sets what is not in the body: ``id``, ``route`` and ``headers``.
+        """
         ...
 
     def answer(self, request: Request) -> bytes:
@@ -41,5 +44,5 @@ def error_event(error: RequestError) -> bytes:
 
 
 def to_json(data: Any) -> bytes:
-    """Return compact JSON in UTF-8, half a surrogate pair as "?"; raise ValueError or TypeError for what JSON cannot say (NaN, an object)."""
+    """Return compact JSON in UTF-8, half a surrogate pair as "?"; raise ValueError or TypeError for what JSON cannot say (NaN, a set)."""
     return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")

@@ -16,7 +16,7 @@ TEXT = "text/plain; charset=utf-8"
 
 
 class PredictionCodec:
-    """``/predictions/<model>``: a JSON body is text-generation-inference's ``{"inputs", "parameters"}``, anything else is the prompt itself."""
+    """``/predictions/<model>``: a JSON body is text-generation-inference's ``{"inputs", "parameters"}``, all else the prompt itself."""
 
     def __init__(self, model: str, defaults: SamplingParams) -> None:
         self._model = model

@@ -1,8 +1,8 @@
 """The bodies that clients send, as strict pydantic models: types, ranges, and parameters that are not supported yet.
 
 Sources: https://platform.openai.com/docs/api-reference (chat, completions) and
-https://huggingface.github.io/text-generation-inference (``/``). ``top_k``, ``stop_token_ids`` and ``ignore_eos`` are the extensions that other
-servers of the OpenAI API share.
+https://huggingface.github.io/text-generation-inference (``/``). ``top_k``, ``stop_token_ids`` and ``ignore_eos`` are the extensions that
+other servers of the OpenAI API share.
 """
 
 from __future__ import annotations
@@ -92,9 +92,8 @@ class Body(BaseModel):
                 raise PydanticCustomError("unknown_parameter", "unknown parameter", {"name": name})
             if value is not None and not _is_one_of(value, NEUTRAL[name]):
                 choices = " or ".join(json.dumps(choice) for choice in (None, *NEUTRAL[name]))
-                raise PydanticCustomError(
-                    "unsupported_parameter", "not supported by this server; leave it out or send {choices}", {"name": name, "choices": choices}
-                )
+                message = "not supported by this server; leave it out or send {choices}"
+                raise PydanticCustomError("unsupported_parameter", message, {"name": name, "choices": choices})
         return data
 
 

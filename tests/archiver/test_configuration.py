@@ -12,6 +12,7 @@ import yaml
 from archiver.configuration import config_path
 from archiver.deploy.command import torchserve_home
 from archiver.deploy.properties import read_properties
+from handlers.telemetry import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +34,21 @@ def test_all_addresses_are_loopback():
 
 
 def test_metrics_are_torchserves_own_and_more(torchserve):
-    ours, theirs = (yaml.safe_load(path.read_text()) for path in (config_path("metrics.yaml"), torchserve / "ts" / "configs" / "metrics.yaml"))
+    ours = yaml.safe_load(config_path("metrics.yaml").read_text())
+    theirs = yaml.safe_load((torchserve / "ts" / "configs" / "metrics.yaml").read_text())
     assert ours["ts_metrics"] == theirs["ts_metrics"]
     assert all(metric in ours["model_metrics"]["gauge"] for metric in theirs["model_metrics"]["gauge"])
+
+
+def test_what_handlers_report_is_declared():
+    declared = yaml.safe_load(config_path("metrics.yaml").read_text())["model_metrics"]
+    ours = {
+        (kind, metric["name"], metric["unit"], *metric["dimensions"])
+        for kind, metrics in declared.items()
+        for metric in metrics
+        if metric["name"].startswith("marquee_")
+    }
+    assert ours == {(metric.kind, metric.name, metric.unit, "ModelName", *metric.labels) for metric in METRICS}
 
 
 def test_metrics_load_in_a_worker():

@@ -2,8 +2,8 @@
 
     python tests/bench/archive_bench.py --gib 2 --repeats 5 --json archive.json
 
-The contenders take turns; each ends with its data flushed to the disk. ``write`` is the archive alone; ``build`` is all of ``marquee archive``,
-with the checks before it (most of them the import of the handler in a subprocess). Rates are of the checkpoint's bytes.
+The contenders take turns; each ends with its data flushed to the disk. ``write`` is the archive alone; ``build`` is all of ``marquee
+archive``, with the checks before it (most of them the import of the handler in a subprocess). Rates are of the checkpoint's bytes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,15 @@ def contenders(root: Path, slow: bool) -> dict[str, Callable[[], None]]:
         flush(out)
 
     def torch_model_archiver(archive_format: str) -> None:
-        command = [str(Path(sys.executable).with_name("torch-model-archiver")), "--model-name", "bench", "--version", "1.0", "--handler", str(handler)]
+        command = [
+            str(Path(sys.executable).with_name("torch-model-archiver")),
+            "--model-name",
+            "bench",
+            "--version",
+            "1.0",
+            "--handler",
+            str(handler),
+        ]
         command += ["--extra-files", str(checkpoint), "--export-path", str(out), "--archive-format", archive_format]
         (out / "staging").mkdir()
         subprocess.run(command, check=True, env={**os.environ, "TMPDIR": str(out / "staging")})
@@ -89,7 +97,9 @@ def contenders(root: Path, slow: bool) -> dict[str, Callable[[], None]]:
     actions["verify .mar"] = lambda: _require(verify_archive(root / "kept/bench.mar").ok)
     actions["verify directory (worker)"] = lambda: verify_directory(root / "kept/bench", required=True)
     for kept in (".mar", "directory"):
-        build_archive(ArchiveSpec(checkpoint, "bench", handler=handler, out=root / "kept", format="mar" if kept == ".mar" else "dir", link=True))
+        build_archive(
+            ArchiveSpec(checkpoint, "bench", handler=handler, out=root / "kept", format="mar" if kept == ".mar" else "dir", link=True)
+        )
     return actions
 
 

@@ -29,9 +29,9 @@ class Times:
 class Figures:
     """One run of one contestant.
 
-    ``first_text``: from sending a request to its first text. ``gap``: between two arrivals of text in one answer, as its reader sees it; an arrival
-    may carry several tokens. ``token``: from first to last text, divided by the tokens between. ``client_cpu_share``: cores that the
-    clients took.
+    ``first_text``: from sending a request to its first text. ``gap``: between two arrivals of text in one answer, as its reader sees it; an
+    arrival may carry several tokens. ``token``: from first to last text, divided by the tokens between. ``client_cpu_share``: cores that
+    the clients took.
     """
 
     contestant: str
@@ -91,7 +91,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Summary:
-    """All repeats of one contestant at one number of streams; ``ratio``: its tokens/s to the baseline's, repeat by repeat."""
+    """All repeats of one contestant at one number of streams; ``lead``: the reference's tokens/s divided by its own, repeat by repeat."""
 
     contestant: str
     streams: int
@@ -103,18 +103,19 @@ class Summary:
     gap_p50_ms: Spread
     gap_p99_ms: Spread
     token_p50_ms: Spread
-    ratio: Spread | None
+    client_cpu_share: Spread
+    lead: Spread
 
 
-def summarise(figures: Sequence[Figures], baseline: str) -> list[Summary]:
-    """Summarise repeats, in order of streams; a repeat is compared with the baseline's run beside it."""
+def summarise(figures: Sequence[Figures], reference: str) -> list[Summary]:
+    """Summarise repeats, in order of streams; each is compared with the ``reference``'s beside it, which runs wherever anybody does."""
     groups: dict[tuple[int, str], list[Figures]] = defaultdict(list)
     for each in figures:
         groups[each.streams, each.contestant].append(each)
-    return [_summary(group, groups.get((streams, baseline))) for (streams, _), group in sorted(groups.items(), key=lambda item: item[0][0])]
+    return [_summary(group, groups[streams, reference]) for (streams, _), group in sorted(groups.items(), key=lambda item: item[0][0])]
 
 
-def _summary(group: list[Figures], baseline: list[Figures] | None) -> Summary:
+def _summary(group: list[Figures], reference: list[Figures]) -> Summary:
     return Summary(
         contestant=group[0].contestant,
         streams=group[0].streams,
@@ -126,5 +127,6 @@ def _summary(group: list[Figures], baseline: list[Figures] | None) -> Summary:
         gap_p50_ms=Spread.of([each.gap.p50_ms for each in group]),
         gap_p99_ms=Spread.of([each.gap.p99_ms for each in group]),
         token_p50_ms=Spread.of([each.token.p50_ms for each in group]),
-        ratio=Spread.of([ours.tokens_per_s / other.tokens_per_s for ours, other in zip(group, baseline, strict=True)]) if baseline else None,
+        client_cpu_share=Spread.of([each.client_cpu_share for each in group]),
+        lead=Spread.of([ours.tokens_per_s / each.tokens_per_s for ours, each in zip(reference, group, strict=True)]),
     )

@@ -1,7 +1,7 @@
 """Put load on a server: so many clients, each of which sends its next request when the last one is answered.
 
-What arrives is only kept while the clients run, and read afterwards: on a machine where server and clients share the cores, parsing events would
-be part of what is measured.
+What arrives is only kept while the clients run, and read afterwards: on a machine where server and clients share the cores, parsing events
+would be part of what is measured.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Completions:
 
     def read(self, transcript: Transcript) -> Answer:
         """Read the events; one that has no text, or an answer of another length, is no success."""
-        text_times_s, num_tokens, error = [], 0, None
+        text_times_s: list[float] = []
+        num_tokens, error = 0, None
         for at_s, event in _events(transcript.arrivals):
             if any(choice["text"] for choice in event.get("choices", ())) and at_s not in text_times_s[-1:]:
                 text_times_s.append(at_s)

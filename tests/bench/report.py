@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "transformers", "torchserve", "torch-model-archiver", "saf
 
 @dataclass(frozen=True)
 class Machine:
-    """Where figures come from. ``load_average`` of the last minute, before the benchmark: above 0 somebody else was at work too."""
+    """Where figures come from. ``load_average`` of the last minute: looked at before the benchmark, it tells what else was going on."""
 
     cpu: str
     cores: int
@@ -34,7 +34,13 @@ class Machine:
     def here(cls) -> Machine:
         """Look at this machine."""
         memory_gib = psutil.virtual_memory().total / 2**30
-        return cls(_cpu_name(), os.cpu_count() or 1, round(memory_gib, 1), f"{platform.system()} {platform.machine()}", os.getloadavg()[0])
+        return cls(
+            _cpu_name(),
+            os.cpu_count() or 1,
+            round(memory_gib, 1),
+            f"{platform.system()} {platform.machine()}",
+            round(os.getloadavg()[0], 1),
+        )
 
 
 def versions() -> dict[str, str]:
@@ -42,10 +48,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
 
 
-def write_json(path: Path, results: dict[str, Any]) -> None:
+def write_json(path: Path, machine: Machine, results: dict[str, Any]) -> None:
     """Write results with machine, versions, time and command; dataclasses become objects, NaN becomes null."""
     command = " ".join(["python", "-m", f"tests.bench.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
-    head = {"command": command, "at": time.strftime("%Y-%m-%d %H:%M"), "machine": Machine.here(), "versions": versions()}
+    head = {"command": command, "at": time.strftime("%Y-%m-%d %H:%M"), "machine": machine, "versions": versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_plain(head | results), indent=2) + "\n")
 
@@ -56,7 +62,7 @@ def _cpu_name() -> str:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return platform.processor()
-    found = {key: match[1] for key in ("model name", "cpu family", "model") if (match := re.search(rf"^{key}\s*: (.*)$", text, re.MULTILINE))}
+    found = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text, re.MULTILINE))
     return f"{found.get('model name', platform.processor())} (family {found.get('cpu family')}, model {found.get('model')})"
 
 

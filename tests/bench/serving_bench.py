@@ -25,11 +25,12 @@ from tests.bench.figures import Figures, Summary, summarise
 from tests.bench.in_process import InProcessEngine
 from tests.bench.load import Completions, Predictions, Run, run_load
 from tests.bench.plot import plot_serving
-from tests.bench.report import write_json
+from tests.bench.report import Machine, write_json
 from tests.bench.textbook import package_textbook
 from tests.bench.workload import Job, Lengths, Tokenizer, Workload
 
 MARQUEE, TEXTBOOK, ENGINE = "marquee", "textbook", "engine alone"
+_TABLE_WIDTH = 170
 
 Contestant = Callable[[Sequence[Job], int], Run]
 """Works through jobs with so many streams."""
@@ -47,11 +48,11 @@ def main(
     out: Annotated[Path | None, typer.Option(help="directory for serving.json and serving.png")] = None,
 ) -> None:
     """Run the benchmark, print a table, write JSON and a plot."""
-    console = Console()
+    console, machine = Console(), Machine.here()
     workload = Workload(Lengths.parse(prompt_tokens), Lengths.parse(output_tokens))
     plan = _plan(_numbers(streams), _numbers(engine_streams))
     figures: list[Figures] = []
-    with tempfile.TemporaryDirectory() as scratch, console.status("starting the servers") as status:
+    with tempfile.TemporaryDirectory() as scratch:
         checkpoint = choose_checkpoint(model, Path(scratch))
         tokenizer = PlainTokenizer(checkpoint)
         with _contestants(checkpoint, Path(scratch), tokenizer, workload.output_tokens.high) as contestants:
@@ -60,12 +61,13 @@ def main(
                 for num_streams, names in plan.items():
                     jobs = workload.jobs(max(16, rounds * num_streams), f"{seed}/{repeat}/{num_streams}", tokenizer)
                     for name in names:
-                        status.update(f"repeat {repeat + 1} of {repeats}, {num_streams} streams: {name}")
                         figures.append(Figures.of(name, contestants[name](jobs, num_streams)))
-    summaries = summarise(figures, baseline=TEXTBOOK)
-    console.print(_table(summaries))
+                        console.print(f"{repeat + 1}/{repeats} {num_streams:3} streams {name:12} {figures[-1].tokens_per_s:6.0f} tokens/s")
+    summaries = summarise(figures, reference=MARQUEE)
+    Console(width=max(console.width, _TABLE_WIDTH)).print(_table(summaries))
     if out:
-        write_json(out / "serving.json", {"model": checkpoint.name, "workload": workload, "rounds": rounds, "summary": summaries, "runs": figures})
+        results = {"model": checkpoint.name, "workload": workload, "rounds": rounds, "summary": summaries, "runs": figures}
+        write_json(out / "serving.json", machine, results)
         plot_serving(summaries, out / "serving.png")
 
 
@@ -102,7 +104,7 @@ def _warm_up(contestants: Mapping[str, Contestant], workload: Workload, tokenize
 
 
 def _table(summaries: Sequence[Summary]) -> Table:
-    columns = ("streams", "", "tokens/s", "× textbook", "first text p50 ms", "p99", "gap p50 ms", "p99", "ms/token", "errors")
+    columns = ("streams", "", "tokens/s", "marquee ÷ this", "first text p50 ms", "p99", "gap p50 ms", "p99", "ms/token", "errors")
     table = Table(*columns, title="median (lowest–highest) of the repeats")
     for each in summaries:
         times = (each.first_text_p50_ms, each.first_text_p99_ms, each.gap_p50_ms, each.gap_p99_ms)
@@ -110,7 +112,7 @@ def _table(summaries: Sequence[Summary]) -> Table:
             str(each.streams),
             each.contestant,
             each.tokens_per_s.show(),
-            each.ratio.show(2) if each.ratio else "–",
+            each.lead.show(2),
             *(time.show() for time in times),
             each.token_p50_ms.show(1),
             str(each.num_errors),

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from tests.bench.checkpoint import choose_checkpoint
 from tests.bench.figures import Spread
-from tests.bench.report import write_json
+from tests.bench.report import Machine, write_json
 
 # What a worker's log says when each phase of loading is over.
 _WORKER_PHASES = {
@@ -53,12 +53,13 @@ def main(
     out: Annotated[Path | None, typer.Option(help="directory for startup.json")] = None,
 ) -> None:
     """Run the benchmark, print a table, write JSON."""
+    machine = Machine.here()
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = choose_checkpoint(model, Path(scratch))
         starts = [start for number in range(repeats) for start in _start_twice(checkpoint, Path(scratch) / f"cache-{number}")]
     Console().print(_table(starts))
     if out:
-        write_json(out / "startup.json", {"model": checkpoint.name, "starts": starts})
+        write_json(out / "startup.json", machine, {"model": checkpoint.name, "starts": starts})
 
 
 def _start_twice(checkpoint: Path, cache: Path) -> list[Start]:

@@ -29,7 +29,7 @@ def package_textbook(checkpoint: Path, out: Path, num_tokens: int) -> ServedMode
     config = out / "model-config.yaml"
     config.write_text(_MODEL_CONFIG.format(num_tokens=num_tokens))
     command = [
-        *(sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "textbook", "--version", "1.0", "--force"),
+        *(str(Path(sys.executable).with_name("torch-model-archiver")), "--model-name", "textbook", "--version", "1.0", "--force"),
         *("--handler", str(_HANDLER), "--extra-files", f"{checkpoint}/", "--config-file", str(config), "--export-path", str(out)),
     ]
     # The archiver wipes and fills <temp dir>/<model name> on its way.

@@ -1,7 +1,7 @@
 """The deployment guide's TorchServe handler: the whole batch through ``generate``, everybody waits for everybody.
 
-Where it differs from the guide's, and why: prompts are decoded from bytes (TorchServe delivers bytes) and padded on the left (a decoder goes on at
-the right end); every row gets exactly ``textbook.num_tokens`` of model-config.yaml, so that there is something to compare.
+Where it differs from the guide's, and why: prompts are decoded from bytes (TorchServe delivers bytes) and padded on the left (a decoder
+goes on at the right end); every row gets exactly ``textbook.num_tokens`` of model-config.yaml, so that there is something to compare.
 """
 
 import torch

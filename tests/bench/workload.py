@@ -1,7 +1,7 @@
 """What a benchmark asks for: seeded mixes of prompt and output lengths.
 
-The prompts of one seed are the same wherever they are drawn, so that every contestant of a run answers the same ones, and another seed's have
-nothing in common with them, so that no cache helps.
+The prompts of one seed are the same wherever they are drawn, so that every contestant of a run answers the same ones, and another seed's
+have nothing in common with them, so that no cache helps.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ class Answer:
     """What a client got for one request."""
 
     text: str
-    finish_reason: str | None
+    finish_reason: str
     num_prompt_tokens: int
     num_tokens: int
 
@@ -43,20 +44,15 @@ class ModelClient:
 
     def complete(self, prompt: str, *, stream: bool = False, **options: Any) -> Answer:
         """Ask for a completion, greedy unless ``options`` say otherwise; these go into the body as they are."""
-        create = self.openai.completions.create
-        body = {"temperature": 0} | options
-        if stream:
-            return _gathered(create(model=self.model, prompt=prompt, stream=True, stream_options={"include_usage": True}, extra_body=body), _text)
-        return _whole(create(model=self.model, prompt=prompt, extra_body=body), lambda choice: choice.text)
+        create = functools.partial(self.openai.completions.create, model=self.model, prompt=prompt, extra_body={"temperature": 0} | options)
+        return _answer(create, stream, lambda choice: choice.text)
 
     def chat(self, content: str, *, stream: bool = False, **options: Any) -> Answer:
         """Ask for the answer to one user message, greedy unless ``options`` say otherwise."""
-        create = self.openai.chat.completions.create
         messages: Any = [{"role": "user", "content": content}]
         body = {"temperature": 0} | options
-        if stream:
-            return _gathered(create(model=self.model, messages=messages, stream=True, stream_options={"include_usage": True}, extra_body=body), _delta)
-        return _whole(create(model=self.model, messages=messages, extra_body=body), lambda choice: choice.message.content)
+        create = functools.partial(self.openai.chat.completions.create, model=self.model, messages=messages, extra_body=body)
+        return _answer(create, stream, lambda choice: choice.delta.content if stream else choice.message.content)
 
     def post(self, body: Any, *, route: str = "v1/completions") -> httpx.Response:
         """Post JSON to a route, the bare prediction URL being the empty one."""
@@ -91,25 +87,14 @@ def counter(server: TorchServe, name: str, model: str, **labels: str) -> float:
     return sum(float(value) for found, value in samples if all(label in found for label in wanted))
 
 
-def _whole(response: Any, text_of: Callable[[Any], str]) -> Answer:
-    choice = response.choices[0]
-    return Answer(text_of(choice), choice.finish_reason, response.usage.prompt_tokens, response.usage.completion_tokens)
-
-
-def _gathered(chunks: Iterable[Any], text_of: Callable[[Any], str | None]) -> Answer:
-    text, reasons, usage = "", [], None
-    for chunk in chunks:
-        for choice in chunk.choices:
+def _answer(create: Callable[..., Any], stream: bool, text_of: Callable[[Any], str | None]) -> Answer:
+    parts = create(stream=True, stream_options={"include_usage": True}) if stream else [create()]
+    text, reasons, usages = "", [], []
+    for part in parts:
+        for choice in part.choices:
             text += text_of(choice) or ""
-            reasons += [choice.finish_reason] if choice.finish_reason else []
-        usage = chunk.usage or usage
-    assert usage is not None and len(reasons) == 1, "a stream has one finish reason and, asked for it, one usage"
-    return Answer(text, reasons[0], usage.prompt_tokens, usage.completion_tokens)
-
-
-def _text(choice: Any) -> str | None:
-    return choice.text
-
-
-def _delta(choice: Any) -> str | None:
-    return choice.delta.content
+            reasons.append(choice.finish_reason)
+        usages.append(part.usage)
+    (reason,) = filter(None, reasons)
+    (usage,) = filter(None, usages)
+    return Answer(text, reason, usage.prompt_tokens, usage.completion_tokens)

@@ -9,7 +9,7 @@ import pytest
 from archiver.deploy.launch import TorchServe
 from tests.contract.clients import ModelClient
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("name", ["narrow", "stock"])

@@ -12,7 +12,7 @@ import pytest
 from tests.contract.authors_handler import SECRET
 from tests.contract.clients import ModelClient
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from huggingface_hub import InferenceClient
 
 from tests.contract.clients import PATIENCE_S, ModelClient
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 PROMPT = "quick fox"
 

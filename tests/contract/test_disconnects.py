@@ -15,11 +15,13 @@ import pytest
 from archiver.deploy.launch import TorchServe
 from tests.contract.clients import PATIENCE_S, ModelClient, counter, wait_until
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
-NUM_WANTED = 3500
+NUM_WANTED = 7500
 NOTICE_S = 2.0
-"""The frontend tells of a gone client within a heartbeat (0.2 s); after the last one the engine pauses within 0.5 s. The rest is a slow machine's."""
+"""The frontend tells of a gone client within a heartbeat (0.2 s), and after the last one the engine pauses within 0.5 s.
+
+The rest is for a slow machine."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def tokens_per_second(client: ModelClient) -> float:
 @pytest.mark.parametrize("stream", [True, False])
 def test_when_the_last_client_leaves_the_engine_rests(server: TorchServe, wide: ModelClient, stream: bool) -> None:
     bound = 100 + NOTICE_S * tokens_per_second(wide)
-    assert bound < NUM_WANTED / 2
+    assert bound < NUM_WANTED, "so fast a machine needs a longer answer"
     before = totals(server, "wide")
     worker = psutil.Process(server.worker_pids("wide")[0])
 

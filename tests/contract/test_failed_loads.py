@@ -11,7 +11,7 @@ from archiver.deploy.launch import TorchServe
 from archiver.deploy.readiness import LoadFailed
 from archiver.deploy.served_model import ServedModel
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 Build = Callable[..., Path]
 

@@ -1,4 +1,4 @@
-"""Workers that come and go, on a server of their own: a second one, one that is killed, and the end of all."""
+"""Workers that come and go, on a server of their own: one that is killed, a second one, and the end of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
 from tests.contract.clients import PATIENCE_S, Answer, ModelClient, wait_until
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,26 @@ def mortal(server: TorchServe) -> ModelClient:
     return ModelClient(server, "mortal")
 
 
-def scale(server: TorchServe, num_workers: int) -> None:
-    url = f"{server.management_url}/models/mortal"
-    params = {"min_worker": num_workers, "max_worker": num_workers}
-    assert httpx.put(url, params=params, timeout=PATIENCE_S).is_success
+def test_a_killed_workers_clients_are_told_at_once_and_the_next_one_serves(server: TorchServe, mortal: ModelClient) -> None:
+    (worker,) = server.worker_pids()
+    before = mortal.complete("quick fox", max_tokens=20)
+    url, body = f"{mortal.base_url}/completions", {"prompt": "quick fox", "max_tokens": 7500, "ignore_eos": True}
+
+    with ThreadPoolExecutor() as pool, httpx.stream("POST", url, json=body | {"stream": True}, timeout=PATIENCE_S) as stream:
+        plain = pool.submit(httpx.post, url, json=body, timeout=PATIENCE_S)
+        lines = stream.iter_lines()
+        next(lines)
+        os.kill(worker, signal.SIGKILL)
+        killed_s = time.monotonic()
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+        failure = plain.exception() or plain.result()
+
+    assert time.monotonic() - killed_s < 10
+    # It depends on how far it was: its answer breaks off, or never began.
+    assert isinstance(failure, httpx.RemoteProtocolError) or failure.status_code == 500
+    wait_until(lambda: answers(mortal, before))
+    assert worker not in server.worker_pids()
 
 
 def test_a_second_worker_is_refused_while_the_first_goes_on(server: TorchServe, mortal: ModelClient) -> None:
@@ -45,60 +61,44 @@ def test_a_second_worker_is_refused_while_the_first_goes_on(server: TorchServe, 
     log = server.logs / "torchserve.log"
     waits_s = []
 
-    scale(server, 2)
+    assert httpx.put(f"{server.management_url}/models/mortal", params={"min_worker": 2, "max_worker": 2}, timeout=PATIENCE_S).is_success
     while "already has a worker" not in log.read_text():
         start_s = time.monotonic()
         assert mortal.complete("quick fox", max_tokens=20) == alone
         waits_s.append(time.monotonic() - start_s)
-    scale(server, 1)
 
     assert "keep minWorkers and maxWorkers at 1" in log.read_text()
     assert len(waits_s) > 3 and max(waits_s) < 10
 
 
-def test_a_killed_workers_clients_are_told_at_once_and_the_next_one_serves(server: TorchServe, mortal: ModelClient) -> None:
-    wait_until(lambda: len(server.worker_pids()) == 1)
-    (worker,) = server.worker_pids()
-    alone = mortal.complete("quick fox", max_tokens=20)
-
-    with ThreadPoolExecutor() as pool:
-        clients = [pool.submit(mortal.complete, "quick fox", max_tokens=3500, ignore_eos=True, stream=stream) for stream in (True, False)]
-        with mortal.openai.completions.create(model="mortal", prompt="quick fox", max_tokens=3500, stream=True, extra_body={"ignore_eos": True}) as events:
-            next(iter(events))
-            os.kill(worker, signal.SIGKILL)
-            killed_s = time.monotonic()
-            failures = [failure_of(client) for client in clients]
-            with pytest.raises((openai.APIError, httpx.TransportError)):
-                list(events)
-
-    assert time.monotonic() - killed_s < 10
-    assert all(failures)
-    wait_until(lambda: answers(mortal, alone))
-    assert server.worker_pids() != [worker]
-
-
 def test_stopping_leaves_nothing_behind(server: TorchServe) -> None:
-    frontend = psutil.Process(server.frontend_pid)
-    processes = [frontend, *frontend.parents()[:1], *frontend.children(recursive=True)]
-    assert {*server.worker_pids()} < {process.pid for process in processes}
     directory = server.logs.parent
+    assert len(processes_of(directory)) >= 3  # guard, frontend and worker; perhaps another attempt at a second worker
 
     server.stop()
 
-    assert not [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not processes_of(directory)
     assert not directory.exists()
     for port in astuple(server.ports):
         with socket.create_server(("127.0.0.1", port)):
             pass
 
 
-def failure_of(client: Future[Answer]) -> BaseException | None:
-    return client.exception(PATIENCE_S)
+def processes_of(directory: Path) -> list[psutil.Process]:
+    """Return the live processes of the server that runs in ``directory``: each has its path in its command line."""
+    return [process for process in psutil.process_iter() if str(directory) in command_line(process)]
+
+
+def command_line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it ended meanwhile
+        return ""
 
 
 def answers(client: ModelClient, expected: Answer) -> bool:
     """Whether the model answers again, and right."""
     try:
         return client.complete("quick fox", max_tokens=20) == expected
-    except openai.InternalServerError:  # TorchServe's 500 and 503 while no worker is ready
+    except openai.InternalServerError:  # TorchServe's own, while no worker is ready
         return False

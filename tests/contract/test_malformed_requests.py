@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -9,9 +10,11 @@ import pytest
 
 from archiver.deploy.launch import TorchServe
 from tests.contract.clients import PATIENCE_S, ModelClient
-from tests.contract.malformed import Malformed, malformed_requests
+from tests.contract.malformed import MALFORMED_REQUESTS, Malformed
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(240)]
+ClientOf = Callable[[str], ModelClient]
+
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 
 def send(client: ModelClient, request: Malformed) -> httpx.Response:
@@ -19,7 +22,7 @@ def send(client: ModelClient, request: Malformed) -> httpx.Response:
     return httpx.post(url, content=request.content, headers=request.headers, timeout=PATIENCE_S)
 
 
-@pytest.mark.parametrize("request_", malformed_requests(), ids=str)
+@pytest.mark.parametrize("request_", MALFORMED_REQUESTS, ids=str)
 def test_it_is_the_clients_mistake(wide: ModelClient, request_: Malformed) -> None:
     response = send(wide, request_)
 
@@ -29,23 +32,23 @@ def test_it_is_the_clients_mistake(wide: ModelClient, request_: Malformed) -> No
     assert error["type"] == "invalid_request_error" and 0 < len(error["message"]) < 1000
 
 
-@pytest.mark.parametrize("model", ["wide", "batched"])
-def test_all_of_it_together_disturbs_nobody(server: TorchServe, client_of: ..., model: str) -> None:
+@pytest.mark.parametrize(("model", "share"), [("wide", 1), ("batched", 5)])
+def test_all_of_it_together_disturbs_nobody(server: TorchServe, client_of: ClientOf, model: str, share: int) -> None:
     client = client_of(model)
-    alone = client.complete("neighbour", max_tokens=300, ignore_eos=True)
+    alone = client.complete("neighbour", max_tokens=100, ignore_eos=True)
     workers = server.worker_pids(model)
 
     with ThreadPoolExecutor(8) as pool:
-        neighbours = [pool.submit(client.complete, "neighbour", max_tokens=300, ignore_eos=True, stream=stream) for stream in (True, False)]
-        statuses = list(pool.map(lambda request: send(client, request).status_code, malformed_requests()))
+        neighbours = [pool.submit(client.complete, "neighbour", max_tokens=100, ignore_eos=True, stream=stream) for stream in (True, False)]
+        statuses = list(pool.map(lambda request: send(client, request).status_code, MALFORMED_REQUESTS[::share]))
         assert [neighbour.result() for neighbour in neighbours] == [alone, alone]
 
     assert {status // 100 for status in statuses} == {4}
     assert server.worker_pids(model) == workers
-    assert client.complete("neighbour", max_tokens=300, ignore_eos=True) == alone
+    assert client.complete("neighbour", max_tokens=100, ignore_eos=True) == alone
 
 
 def test_a_body_over_the_servers_limit_is_refused(wide: ModelClient) -> None:
-    response = httpx.post(f"{wide.base_url}/completions", content=b"x" * 7_000_000, headers={"Content-Type": "application/json"}, timeout=PATIENCE_S)
+    response = send(wide, Malformed("7 MB", "v1/completions", b"x" * 7_000_000))
 
     assert response.status_code == 413

@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.clients import ModelClient
 
-pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 PROMPT = "Tell me about number 1"
 ENDING_PROMPT = "Tell me about number 3" + " and again" * 3

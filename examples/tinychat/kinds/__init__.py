@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from example import Example
+
 from kinds import arithmetic, copying, extraction, facts, lists, memory, reading, smalltalk, stories, system
 
 
@@ -29,7 +30,7 @@ KINDS = {
     lists.KIND: Kind(9, lists.draw, lists.is_right),
     stories.KIND: Kind(8, stories.draw, stories.is_right),
     smalltalk.KIND: Kind(7, smalltalk.draw),
-    copying.KIND: Kind(6, copying.draw),
+    copying.KIND: Kind(7, copying.draw),
     memory.KIND: Kind(5, memory.draw),
     system.KIND: Kind(8, system.draw),
 }

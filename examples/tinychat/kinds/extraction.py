@@ -4,12 +4,12 @@ import json
 from random import Random
 
 from example import Example, ask
-from words import CITIES, COLORS, FOODS, JOBS, THINGS, an, invented_word, person
+from words import CITIES, COLORS, FOODS, JOBS, THINGS, an, invented_word, person, split_words
 
 KIND = "extraction"
 
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-_EVENTS = "party meeting concert lesson lunch match wedding workshop exam picnic".split()
+_DAYS = split_words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+_EVENTS = split_words("party meeting concert lesson lunch match wedding workshop exam picnic")
 _SENTENCES = (
     "{name} is {age} years old.",
     "{name}, aged {age}, works as {a_job}.",
@@ -34,7 +34,7 @@ _SENTENCES = (
     "Hi, I am {name}, I am {age}, and my favorite food is {food}.",
     "Send {quantity} {item}s to {name} in {city} by {day}.",
 )
-_FIELDS = "name age city job item price color quantity event day hour temperature food".split()
+_FIELDS = split_words("name age city job item price color quantity event day hour temperature food")
 _FRAMES = (
     "Extract {fields} as JSON: {text}",
     "Extract {fields} as JSON: {text}",

@@ -3,8 +3,9 @@
 from random import Random
 
 from example import Example, Turn
-from kinds import arithmetic, facts
 from words import ANIMALS, CITIES, COLORS, FOODS, JOBS, an, invented_word, person
+
+from kinds import arithmetic, facts
 
 KIND = "memory"
 

@@ -4,20 +4,21 @@ import zlib
 from random import Random
 
 from example import Example, ask
+from words import ANIMALS, THINGS, an, casual, favoring_first, invented_word, person, pronoun, split_words
+
 from kinds.plots import Plot, plots
-from words import ANIMALS, THINGS, an, casual, favoring_first, invented_word, person, pronoun
 
 KIND = "stories"
 
-_PEOPLE = "girl boy king queen princess prince knight wizard witch robot dragon giant fairy pirate ghost dwarf sailor".split()
-_HER_HEROES = "girl queen princess witch fairy hen cow".split()
-_HIS_HEROES = "boy king prince wizard knight".split()
-_NAMES = "Pip Luna Toby Mia Rusty Daisy Finn Bella Max Ruby Oscar Poppy Leo Hazel Milo Ivy Barney Rosa Otto Willow".split()
+_PEOPLE = split_words("girl boy king queen princess prince knight wizard witch robot dragon giant fairy pirate ghost dwarf sailor")
+_HER_HEROES = split_words("girl queen princess witch fairy hen cow")
+_HIS_HEROES = split_words("boy king prince wizard knight")
+_NAMES = split_words("Pip Luna Toby Mia Rusty Daisy Finn Bella Max Ruby Oscar Poppy Leo Hazel Milo Ivy Barney Rosa Otto Willow")
 _PLACES = (
     "in the forest", "near the sea", "by the river", "on a small farm", "in a quiet village", "on a high mountain", "in a big city",
     "by a blue lake", "on a green hill", "in an old castle", "in a little house", "near the desert", "on an island", "in a wide valley",
 )  # fmt: skip
-_TRAITS = "little brave small clever curious young happy shy lazy kind old tiny big funny hungry".split()
+_TRAITS = split_words("little brave small clever curious young happy shy lazy kind old tiny big funny hungry")
 _OPENINGS = (
     "Once upon a time there was {a_hero} named {name} who lived {place}.",
     "Once there was {a_hero} called {name}. {He} lived {place}.",

@@ -5,8 +5,9 @@ import re
 from random import Random
 
 from example import Example, Turn
-from kinds import arithmetic, facts, smalltalk
 from words import person
+
+from kinds import arithmetic, facts, smalltalk
 
 KIND = "system"
 

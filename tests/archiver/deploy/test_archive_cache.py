@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.checkpoints import make_checkpoint
 
 from archiver.deploy.archive_cache import cache_directory, cached_archive
 from archiver.package import ArchiveSpec, verify_archive
+from tests.checkpoints import make_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -37,30 +37,25 @@ def test_builds_a_whole_archive_of_links_once(spec):
     assert not calls
 
 
-def test_a_changed_checkpoint_is_packaged_again_and_the_old_archive_removed(spec):
+def test_a_changed_checkpoint_is_packaged_again_and_the_old_archive_removed_unless_in_use(spec, monkeypatch):
     old = cached_archive(spec)
+    monkeypatch.setattr("archiver.deploy.archive_cache.served_archives", lambda: {old})
     weights = spec.source / "model.safetensors"
     os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 1))
     new = cached_archive(spec)
     assert new != old
-    assert new.exists()
+    assert old.exists()
+
+    monkeypatch.setattr("archiver.deploy.archive_cache.served_archives", set)
+    assert cached_archive(spec) == new
     assert not old.exists()
 
 
-def test_name_version_and_handler_make_another_archive(spec, tmp_path):
+def test_version_and_handler_make_another_archive(spec, tmp_path):
     handler = tmp_path / "my_handler.py"
     handler.write_text("from handlers import CausalLMHandler\n\n\nclass Mine(CausalLMHandler):\n    pass\n")
-    archives = {cached_archive(each) for each in (spec, replace(spec, name="other"), replace(spec, version="2.0"))}
-    archives.add(cached_archive(replace(spec, handler=handler)))
-    assert len(archives) == 4
-
-
-def test_an_archive_in_use_is_kept(spec, monkeypatch):
-    old = cached_archive(spec)
-    monkeypatch.setattr("archiver.deploy.archive_cache.served_archives", lambda: {old})
-    new = cached_archive(replace(spec, version="2.0"))
-    assert old.exists()
-    assert new.exists()
+    archives = {cached_archive(each) for each in (spec, replace(spec, version="2.0"), replace(spec, handler=handler))}
+    assert len(archives) == 3
 
 
 def test_archives_of_a_deleted_checkpoint_are_removed(spec, pristine):

@@ -54,7 +54,14 @@ def test_kept_logs_last_until_the_next_start():
     assert not failed.root.exists()
 
 
-OWNER = "import sys; from archiver.deploy.instance import create_instance as c; owned = c(1); print(owned.root, flush=True); sys.stdin.read()"
+OWNER = """
+import sys
+from archiver.deploy.instance import create_instance
+
+owned = create_instance(1)
+print(owned.root, flush=True)
+sys.stdin.read()
+"""
 
 
 def test_the_directory_of_a_killed_owner_is_removed_and_a_living_ones_is_not():

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.checkpoints import make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.deploy.prepare import PackagingOptions, model_name_from, prepare_model
-from archiver.deploy.serve import split_name
 from archiver.errors import UsageError
 from archiver.package.names import check_model_name
+from tests.checkpoints import make_checkpoint
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,14 +50,6 @@ def test_an_archive_is_served_as_it_is(checkpoint):
 def test_what_is_neither_is_a_users_mistake(model):
     with pytest.raises(UsageError):
         prepare_model(model)
-
-
-def test_names_before_paths(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert split_name("bot=./model") == ("bot", "./model")
-    assert split_name("./model") == (None, "./model")
-    (tmp_path / "a=b").mkdir()
-    assert split_name("a=b") == (None, "a=b")
 
 
 @given(st.text())

@@ -67,9 +67,9 @@ def test_the_users_settings_win(write):
 
 
 @pytest.mark.parametrize("key", ["inference_address", "grpc_inference_port", "disable_token_authorization", "model_store", "load_models"])
-def test_but_not_over_what_the_instance_decides(write, key):
+def test_but_not_over_what_the_instance_decides(key):
     with pytest.raises(UsageError, match=f"--ts-config sets {key}"):
-        write(properties={key: "x"})
+        ServerSettings(properties={key: "x"})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.org"])

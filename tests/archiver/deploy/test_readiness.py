@@ -45,7 +45,7 @@ def wait(server: FakeServer) -> list[str]:
 
 def test_waits_for_every_model_and_tells_for_which():
     server = FakeServer(a=[None, STARTING, READY], b=[STARTING, STARTING, STARTING, READY])
-    assert wait(server) == ["loading a", "loading a", "loading weights"]
+    assert wait(server) == ["starting TorchServe with a", "a: starting its worker", "b: loading weights"]
 
 
 def test_a_model_without_workers_is_ready():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +12,16 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
-from archiver.package import ArchiveSpec
+from archiver.package import ArchiveSpec, build_archive
 
-PLAIN_HANDLER = '''\
+PLAIN_HANDLER = """\
 class Plain:
     def initialize(self, context): ...
     def handle(self, data, context): ...
-'''
+"""
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """Return the directory of a checkpoint whose weights are random."""
-    directory = tmp_path / "tiny-model"
+def write_checkpoint(directory: Path) -> Path:
     directory.mkdir()
     weights = np.random.default_rng(0).standard_normal((64, 16), dtype=np.float32)
     save_file({"model.embed_tokens.weight": weights}, directory / "model.safetensors")
@@ -35,12 +33,32 @@ def checkpoint(tmp_path: Path) -> Path:
     return directory
 
 
+def write_handler(directory: Path) -> Path:
+    file = directory / "plain_bot.py"
+    file.write_text(PLAIN_HANDLER)
+    return file
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Return the directory of a checkpoint whose weights are random."""
+    return write_checkpoint(tmp_path / "tiny-model")
+
+
 @pytest.fixture
 def plain_handler(tmp_path: Path) -> Path:
     """Return a handler file without imports."""
-    file = tmp_path / "plain_bot.py"
-    file.write_text(PLAIN_HANDLER)
-    return file
+    return write_handler(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def built_archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with one archive in both formats, ``tiny.mar`` and ``tiny``; copy what is to be changed."""
+    root = tmp_path_factory.mktemp("built")
+    spec = ArchiveSpec(write_checkpoint(root / "tiny-model"), "tiny", handler=write_handler(root), out=root / "store")
+    build_archive(spec)
+    build_archive(replace(spec, format="dir"))
+    return root / "store"
 
 
 @pytest.fixture

@@ -60,7 +60,9 @@ def test_the_generated_handler_is_a_continuous_one(make_spec: MakeSpec) -> None:
     assert "handler" not in keys
 
 
-def test_the_same_archive_built_twice_is_identical(make_spec: MakeSpec, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_archive_built_twice_is_identical(
+    make_spec: MakeSpec, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = build_archive(make_spec()).read_bytes()
     moved = tmp_path / "elsewhere" / "tiny-model"
     moved.parent.mkdir()
@@ -93,7 +95,9 @@ def test_places_extra_files_like_torch_model_archiver(make_spec: MakeSpec, tmp_p
     assert not any("pycache" in path for path in members)
 
 
-@pytest.mark.parametrize("path", ["model-config.yaml", "model/config.json", "handlers/integrity.py", "MAR-INF/integrity.json", "plain_bot.py", "Model"])
+@pytest.mark.parametrize(
+    "path", ["model-config.yaml", "model/config.json", "handlers/integrity.py", "MAR-INF/integrity.json", "plain_bot.py", "Model"]
+)
 def test_extra_files_cannot_replace_members(make_spec: MakeSpec, tmp_path: Path, path: str) -> None:
     extra = tmp_path / "extra" / path
     extra.parent.mkdir(parents=True)

@@ -13,7 +13,9 @@ from archiver.package.members import Member, vendored_members
 METHODS = "\n    def initialize(self, context): ...\n    def handle(self, data, context): ...\n"
 
 
-def check(tmp_path: Path, source: str, *, name: str = "my_bot.py", extra: dict[str, str] | None = None, requirements: str | None = None) -> HandlerInfo:
+def check(
+    tmp_path: Path, source: str, *, name: str = "my_bot.py", extra: dict[str, str] | None = None, requirements: str | None = None
+) -> HandlerInfo:
     file = tmp_path / name
     file.write_text(source)
     listing = tmp_path / "requirements.txt"
@@ -107,7 +109,9 @@ def test_a_missing_module_is_a_warning_if_the_requirements_list_it(tmp_path: Pat
 
 
 def test_a_module_that_the_worker_would_not_find_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_hidden_modules([Member("utils/__init__.py", b""), Member("version.py", b""), Member("mine/utils.py", b""), Member("utils.json", b"")])
+    warn_of_hidden_modules(
+        [Member("utils/__init__.py", b""), Member("version.py", b""), Member("mine/utils.py", b""), Member("utils.json", b"")]
+    )
     assert [record.message.split()[0] for record in caplog.records] == ["utils", "version.py"]
 
 

@@ -45,7 +45,12 @@ def test_the_user_s_frontend_keys_win() -> None:
 
 @pytest.mark.parametrize(
     ("user", "keys"),
-    [({"continuousBatching": False}, CONTINUOUS), ({"batchSize": 8}, CONTINUOUS), ({"continuousBatching": True}, STATIC), ({"maxWorkers": 2}, CONTINUOUS)],
+    [
+        ({"continuousBatching": False}, CONTINUOUS),
+        ({"batchSize": 8}, CONTINUOUS),
+        ({"continuousBatching": True}, STATIC),
+        ({"maxWorkers": 2}, CONTINUOUS),
+    ],
 )
 def test_refuses_a_key_that_the_class_insists_on(user: dict[str, Any], keys: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(user))}: .* does not fit Bot"):

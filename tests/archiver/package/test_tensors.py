@@ -35,7 +35,9 @@ def test_refuses_what_is_no_safetensors_file(data: bytes) -> None:
         read(data)
 
 
-@pytest.mark.parametrize("header", [[], 3, {"a": 3}, {"a": {"dtype": "F16", "shape": [-1], "data_offsets": [0, 2]}}, {"a": {"dtype": "F16"}}])
+@pytest.mark.parametrize(
+    "header", [[], 3, {"a": 3}, {"a": {"dtype": "F16", "shape": [-1], "data_offsets": [0, 2]}}, {"a": {"dtype": "F16"}}]
+)
 def test_refuses_a_malformed_header(header: object) -> None:
     with pytest.raises(ValueError, match="header that is not safetensors"):
         read(file_with_header(header))

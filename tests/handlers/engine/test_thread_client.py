@@ -172,14 +172,26 @@ def test_after_a_long_silence_everything_is_cancelled(start):
     assert last_of(poll_until(client, has_ended("g")), "g").finish_reason == "length"
 
 
-def test_cancelling_works_while_paused(start):
-    client = start(idle_pause_s=0.02)
+def test_cancelling_works_while_paused_and_does_not_wake_the_others(start):
+    runner = FakeRunner(max_model_len=100_000)
+    client = start(runner, idle_pause_s=0.02)
+    client.add("a", [1], ENDLESS)
+    client.add("b", [1], ENDLESS)
+    wait_until(lambda: is_paused(client))
+    steps = runner.num_steps
+    client.cancel("a")
+    wait_until(lambda: client.stats().running == 1)
+    assert runner.num_steps == steps
+
+
+def test_adding_ends_a_pause(start):
+    runner = FakeRunner(max_model_len=100_000)
+    client = start(runner, idle_pause_s=0.05)
     client.add("a", [1], ENDLESS)
     wait_until(lambda: is_paused(client))
-    steps = client.stats().steps
-    client.cancel("a")
-    wait_until(lambda: client.stats().running == 0)
-    assert client.stats().steps == steps
+    client.add("b", [1], SHORT)
+    wait_until(lambda: client.stats().running == 1 and client.stats().waiting == 0)
+    assert "b" in {event.sequence_id for event in client.poll(0) if event.finish_reason == "length"}
 
 
 def test_draining_refuses_new_work_and_finishes_the_old_without_polls(start):

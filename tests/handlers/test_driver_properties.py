@@ -1,0 +1,178 @@
+"""Whatever arrives, leaves and happens in whatever order: every request gets one answer, its own, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from handlers.engine.client import Event
+from handlers.errors import Overloaded
+from handlers.frontend import Incoming, Reply
+from tests.fakes import parse_events
+from tests.handlers.driver_rig import ROUTE, Rig, completion, shown
+
+STOP = "#"
+
+
+@dataclass(eq=False)
+class Client:
+    """One client: what it asked, what the engine generated for it, and what it has received."""
+
+    incoming: Incoming
+    letter: str
+    stops: bool
+    generated: str = ""
+    engine_reason: str | None = None
+    body: bytes = b""
+    is_open: bool = False
+    is_answered: bool = False
+    has_left: bool = False
+
+    @property
+    def is_present(self) -> bool:
+        return not (self.is_answered or self.has_left)
+
+    @property
+    def text(self) -> str:
+        """What it should read in the end."""
+        return self.generated.split(STOP)[0] if self.stops else self.generated
+
+    @property
+    def finish_reason(self) -> str | None:
+        return "stop" if self.stops and STOP in self.generated else self.engine_reason
+
+    def receive(self, reply: Reply | None) -> None:
+        if reply is None:
+            assert self.is_open, "a new request is always answered"
+            return
+        assert not self.is_answered
+        if self.is_open:
+            assert reply.more is not None, "a plain response cannot follow a first message"
+        else:
+            assert reply.more is None or (reply.more and reply.body == b""), "a stream's first message is empty and not its last"
+        self.is_open = True
+        self.body += reply.body
+        self.is_answered = reply.more is not True
+
+
+class Driving(RuleBasedStateMachine):
+    """Random clients and a random engine around one driver."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig()
+        self.clients: dict[str, Client] = {}
+        self.arrivals: list[Client] = []
+        self.num_arrived = 0
+        self.num_reported_cancels = 0
+
+    # What clients do.
+
+    def _arrive(self, body: bytes | None, headers: dict[str, str] | None = None, *, stops: bool = False) -> None:
+        self.num_arrived += 1
+        letter = chr(ord("A") + self.num_arrived % 26)
+        client = Client(Incoming(f"r{self.num_arrived}", ROUTE, body, headers=headers or {}), letter, stops)
+        self.clients[client.incoming.id] = client
+        self.arrivals.append(client)
+
+    @rule(stream=st.booleans(), stops=st.booleans())
+    def a_client_comes(self, stream: bool, stops: bool) -> None:
+        self._arrive(completion(stream=stream, **({"stop": STOP} if stops else {})), stops=stops)
+
+    @rule(body=st.sampled_from([b"", b"{", completion(n=2), completion(prompt=5)]))
+    def a_client_makes_a_mistake(self, body: bytes) -> None:
+        self._arrive(body)
+
+    @rule()
+    def a_dead_workers_client_is_handed_over(self) -> None:
+        self._arrive(None, {"content-length": "7"})
+
+    @precondition(lambda self: self._present())
+    @rule(data=st.data())
+    def a_client_leaves(self, data: st.DataObject) -> None:
+        client = data.draw(st.sampled_from(self._present()))
+        client.has_left = True
+        if client in self.arrivals:  # Left before the frontend passed it on.
+            self.arrivals.remove(client)
+            del self.clients[client.incoming.id]
+
+    @rule(is_full=st.booleans())
+    def the_waiting_room_fills_or_empties(self, is_full: bool) -> None:
+        self.rig.engine.refusal = Overloaded("full") if is_full else None
+
+    # What the engine does.
+
+    def _running(self) -> list[Client]:
+        engine = self.rig.engine
+        return [self.clients[name] for name in engine.added if self.clients[name].engine_reason is None and name not in engine.cancelled]
+
+    @precondition(lambda self: self._running())
+    @rule(data=st.data(), num_tokens=st.integers(0, 3), stop=st.booleans(), reason=st.sampled_from([None, None, "stop", "length", "error"]))
+    def the_engine_reports(self, data: st.DataObject, num_tokens: int, stop: bool, reason: str | None) -> None:
+        client = data.draw(st.sampled_from(self._running()))
+        self._report(client, client.letter * num_tokens + STOP * stop, reason)
+
+    def _report(self, client: Client, text: str, reason: Any) -> None:
+        client.generated += text
+        client.engine_reason = reason
+        self.rig.engine.say(client.incoming.id, text, reason, error="out of order" if reason == "error" else None)
+
+    @rule()
+    def the_engine_confirms_what_was_cancelled(self) -> None:
+        cancelled = self.rig.engine.cancelled
+        for name in cancelled[self.num_reported_cancels :]:
+            self.rig.engine.events.append(Event(name, finish_reason="cancelled"))
+        self.num_reported_cancels = len(cancelled)
+
+    # What the frontend does.
+
+    def _present(self) -> list[Client]:
+        return [client for client in self.clients.values() if client.is_present]
+
+    @rule()
+    def the_frontend_calls(self) -> None:
+        present = self._present()
+        batch = [client.incoming if client in self.arrivals else shown(client.incoming.id) for client in present]
+        self.arrivals.clear()
+        for client, reply in zip(present, self.rig.driver.step(batch), strict=True):
+            client.receive(reply)
+
+    @invariant()
+    def only_who_was_let_in_is_remembered(self) -> None:
+        assert all(self.clients[name].is_open for name in self.rig.driver._live)
+
+    def teardown(self) -> None:
+        self.the_frontend_calls()
+        for client in self._running():
+            self._report(client, client.letter, "length")
+        for _ in range(4):
+            self.the_frontend_calls()
+        assert not self._present(), "someone never got an answer"
+        assert self.rig.driver._live == {}
+        recorded = [request.id for request in self.rig.recorded]
+        assert sorted(recorded) == sorted(self.clients), "each request is recorded once"
+        for name, client in self.clients.items():
+            if name not in self.rig.engine.added:
+                continue
+            if client.has_left:
+                assert client.engine_reason or name in self.rig.engine.cancelled, "the engine works for nobody"
+            elif client.finish_reason != "error":
+                assert read(client) == (client.text, client.finish_reason)
+
+
+def read(client: Client) -> tuple[str, str]:
+    """Return the text and the finish reason that a client has received."""
+    if not client.body.startswith(b"data: "):
+        (choice,) = json.loads(client.body)["choices"]
+        return choice["text"], choice["finish_reason"]
+    choices = [event["choices"][0] for event in parse_events(client.body) if event != "[DONE]"]
+    return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
+
+
+TestDriving = Driving.TestCase
+TestDriving.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -1,0 +1,94 @@
+"""What is reported of a request, and that the server's configuration declares it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from handlers.errors import InvalidRequest
+from handlers.mixins.metrics import MetricsMixin
+from handlers.requests import Request
+from handlers.telemetry import METRICS, Metric, observe_request
+from handlers.torchserve import TorchServeHandler
+from tests.fakes import make_context
+
+DECLARED = yaml.safe_load((Path(__file__).parents[2] / "config" / "metrics.yaml").read_text())["model_metrics"]
+
+
+def observed(request: Request) -> dict[str, Any]:
+    """Return each observation's value, or its labels' where it has any."""
+    seen: dict[str, Any] = {}
+
+    def report(metric: Metric, value: float, labels: Mapping[str, str]) -> None:
+        assert metric.name not in seen and set(labels) == set(metric.labels)
+        seen[metric.name.removeprefix("marquee_")] = tuple(labels.values()) or value
+
+    observe_request(request, report)
+    return seen
+
+
+def test_the_configuration_declares_exactly_what_is_reported() -> None:
+    ours = {(metric.name, metric.kind, metric.unit, ("ModelName", *metric.labels)) for metric in METRICS}
+    declared = {(entry["name"], kind, entry["unit"], tuple(entry["dimensions"])) for kind, entries in DECLARED.items() for entry in entries}
+
+    assert ours == {entry for entry in declared if entry[0].startswith("marquee_")}
+
+
+def test_durations_are_seconds_and_names_say_so() -> None:
+    for metric in METRICS:
+        assert re.fullmatch(r"marquee_[a-z_]+_(seconds|total)", metric.name)
+        assert metric.name.endswith("_seconds") == (metric.kind == "histogram") == (metric.unit == "s")
+
+
+def test_a_finished_request_is_observed_in_full() -> None:
+    request = Request(prompt_token_ids=[1, 2], num_generated_tokens=11, finish_reason="stop", created_s=100.0, first_token_s=101.5)
+
+    seen = observed(request)
+
+    assert seen["requests_total"] == ("ok",)
+    assert (seen["prompt_tokens_total"], seen["generated_tokens_total"]) == (2, 11)
+    assert seen["time_to_first_token_seconds"] == 1.5
+    assert seen["request_seconds"] > 1.5
+    assert seen["inter_token_seconds"] == pytest.approx((seen["request_seconds"] - 1.5) / 10)
+    assert "tokens_after_disconnect_total" not in seen
+
+
+def test_one_token_has_no_time_between_tokens() -> None:
+    seen = observed(Request(num_generated_tokens=1, finish_reason="stop", first_token_s=1.0))
+    assert "inter_token_seconds" not in seen and "request_seconds" in seen
+
+
+def test_a_refused_request_counts_under_its_status() -> None:
+    seen = observed(Request(error=InvalidRequest("no")))
+    assert seen == {"requests_total": ("400",), "prompt_tokens_total": 0, "generated_tokens_total": 0}
+
+
+def test_a_cancelled_request_tells_what_was_wasted() -> None:
+    seen = observed(Request(finish_reason="cancelled", num_generated_tokens=9, num_wasted_tokens=4))
+    assert (seen["requests_total"], seen["tokens_after_disconnect_total"]) == (("cancelled",), 4)
+
+
+def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Reporting(MetricsMixin, TorchServeHandler):
+        pass
+
+    context = make_context(Reporting, tmp_path)
+    context.metrics.set_request_ids({0: "secret-id"})
+    handler = Reporting()
+    handler.model_name, handler._metrics = "tiny", context.metrics
+    with caplog.at_level(logging.INFO):
+        handler.record(Request(num_generated_tokens=2, finish_reason="cancelled", first_token_s=1.0))
+
+    lines = [record.message for record in caplog.records if record.message.startswith("[METRICS]")]
+    assert len(lines) == len(METRICS)
+    for line, metric in zip(sorted(lines), sorted(METRICS, key=lambda metric: metric.name), strict=True):
+        labels = "ModelName:tiny" + ",status:cancelled" * bool(metric.labels)
+        unit = {"count": "Count", "s": "Seconds"}[metric.unit]
+        assert re.match(rf"\[METRICS\]{metric.name}\.{unit}:[0-9.e+-]+\|#{labels}\|#type:{metric.kind.upper()}\|", line), line
+        assert "secret-id" not in line
