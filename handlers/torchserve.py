@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +17,9 @@ from handlers.stages import run_stage
 from handlers.telemetry import Metric, report_loading
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
 
-try:
+if "ts" in sys.modules:  # A TorchServe worker. Elsewhere (packaging, tests) the import would cost seconds: its module imports torch.
     from ts.torch_handler.base_handler import BaseHandler
-except ImportError:  # Archives are checked, and handlers tested, where TorchServe is not installed.
+else:
     BaseHandler = object
 
 

@@ -27,7 +27,7 @@ from archiver.package.archive import ArchiveSpec, build_archive
 from archiver.package.checkpoint import read_checkpoint
 from archiver.package.members import checkpoint_members, extra_members, vendored_members
 from archiver.package.model_config import handler_config, load_model_config
-from handlers.integrity import Progress
+from handlers.integrity import Progress, installed_versions
 
 _ORIGIN = "checkpoint"  # a file in an entry: the path of what it was built from
 
@@ -70,19 +70,21 @@ def _inputs(spec: ArchiveSpec) -> Iterator[str]:
     """Yield a line for everything that decides what the archive holds; raises UsageError for what cannot be packaged."""
     model = handler_config(load_model_config(spec.config, spec.settings)).model
     checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
-    yield json.dumps([spec.version, spec.settings], sort_keys=True)
+    yield json.dumps([spec.version, spec.settings, installed_versions()], sort_keys=True, default=str)
     for member in (*checkpoint_members(checkpoint), *vendored_members(), *extra_members(spec.extra)):
-        yield f"{member.path} {_identity(Path(str(member.content)))}"
+        yield f"{member.path} {_identity(member.content)}"
     builder = sorted(Path(package.__path__[0]).glob("*.py"))
     for file in (spec.handler, spec.requirements, spec.config, *builder):
         yield _identity(file) if file else ""
 
 
-def _identity(file: Path) -> str:
-    if not file.is_file():
+def _identity(content: bytes | Path) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    if not content.is_file():
         return "missing"  # for build_archive to complain about
-    status = file.stat()
-    return f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
+    status = content.stat()
+    return f"{content.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
 
 
 def _digest(parts: Iterable[str]) -> str:

@@ -29,23 +29,30 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def main(pid_file: Path, command: list[str]) -> int:
-    """Run ``command`` until it ends or standard input does; return its exit status when nothing of its tree is left."""
+    """Run ``command`` until it ends or is to stop; return its exit status when nothing of its tree is left."""
     _adopt_orphans()
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-    pid_file.write_text(str(server.pid))
-    # Ctrl-C and a terminal's end are the owner's business; a SIGTERM to this process means the same as the end of the pipe.
+    stop = threading.Event()
+    # Ctrl-C and a terminal's end are the owner's business; a SIGTERM means the same as the end of the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    threading.Thread(target=_stop_at_end_of_input, args=(server,), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    pid_file.write_text(str(server.pid))
+    threading.Thread(target=_set_at_end_of_input, args=(stop,), daemon=True).start()
+    threading.Thread(target=_stop_when_set, args=(stop, server), daemon=True).start()
     status = server.wait()
     _kill_descendants()
     return status if status >= 0 else 128 - status
 
 
-def _stop_at_end_of_input(server: subprocess.Popen[bytes]) -> None:
+def _set_at_end_of_input(stop: threading.Event) -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
+    stop.set()
+
+
+def _stop_when_set(stop: threading.Event, server: subprocess.Popen[bytes]) -> None:
+    stop.wait()
     server.terminate()
     try:
         server.wait(STOP_TIMEOUT_S)

@@ -173,7 +173,9 @@ class TorchServe:
 
     def _close(self, *, keep_logs: bool) -> None:
         if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()  # tells the guard to stop the server
+            # Both tell the guard to stop the server; a forked child of this process would keep the pipe open.
+            self._process.stdin.close()
+            self._process.terminate()
             self._process.wait()
         self._management.close()
         self._instance.close(keep_logs=keep_logs)

@@ -53,7 +53,8 @@ def serve(request: ServeRequest, *, as_json: bool = False) -> None:
                 Console().out(json.dumps(ready_record(server)), highlight=False)
             else:
                 announce(server, Console(), time.monotonic() - started)
-            raise ServerDied(f"TorchServe ended by itself with status {server.wait()} (logs: {server.logs})")
+            status = server.wait()
+            raise ServerDied(f"TorchServe ended by itself with status {status} (logs: {server.logs})")
 
 
 def _start(models: Sequence[ServedModel], request: ServeRequest) -> TorchServe:

@@ -17,16 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from isal import isal_zlib
+
 from handlers.integrity import BLOCK_BYTES, Progress, combine_blocks
 
-try:
-    from isal.isal_zlib import crc32 as _crc32  # type: ignore[import-not-found,unused-ignore]  # ten times as fast
-except ImportError:
-    from zlib import crc32 as _crc32
-
 _PIECE_BYTES = 2**18
-_CRC_POLYNOMIAL = 0xEDB88320  # of zlib and ZIP, lowest power in the highest bit
-_ONE = 1 << 31
 
 OnBytes = Callable[[int], None]
 """Called in the calling thread with the number of further bytes that are done."""
@@ -76,32 +71,9 @@ def digest_span(
     targets = list(_blocks(copy_to)) if copy_to else [None] * len(blocks)
     for block, (digest, crc) in zip(blocks, pool.map(partial(_digest_block, with_crc), blocks, targets), strict=True):
         digests.append(digest)
-        crc32 = combine_crc32(crc32, crc, block.size)
+        crc32 = isal_zlib.crc32_combine(crc32, crc, block.size)
         on_bytes(block.size)
     return Digest(combine_blocks(digests), crc32)
-
-
-def combine_crc32(first: int, second: int, second_bytes: int) -> int:
-    """Return the CRC-32 of A+B from that of A, that of B, and the length of B.
-
-    A CRC is a remainder modulo a polynomial over GF(2): appending n bytes to A multiplies its remainder by x^(8n).
-    """
-    shift, power, bits = _ONE, _ONE >> 1, second_bytes * 8
-    while bits:
-        if bits & 1:
-            shift = _multiply(shift, power)
-        power = _multiply(power, power)
-        bits >>= 1
-    return _multiply(shift, first) ^ second
-
-
-def _multiply(a: int, b: int) -> int:
-    product = 0
-    for degree in range(32):
-        if a & (_ONE >> degree):
-            product ^= b
-        b = (b >> 1) ^ (_CRC_POLYNOMIAL if b & 1 else 0)
-    return product
 
 
 def _blocks(span: Span) -> Iterator[Span]:
@@ -125,7 +97,7 @@ def _digest_block(with_crc: bool, block: Span, target: Span | None) -> tuple[byt
             remaining -= count
             sha256.update(piece)
             if with_crc:
-                crc32 = _crc32(piece, crc32)
+                crc32 = isal_zlib.crc32(piece, crc32)
             if sink:
                 sink.write(piece)
         if sink and target:

@@ -203,6 +203,8 @@ class TestRefusals:
             (Incoming("a", ROUTE, b""), 400),
             (Incoming("a", ROUTE, None, headers={"content-length": "0"}), 400),
             (Incoming("a", ROUTE, None), 400),
+            (Incoming("a", ROUTE, None, "application/x-www-form-urlencoded", {"content-length": "7"}), 400),
+            (Incoming("a", ROUTE, None, "multipart/form-data; boundary=x", {"content-length": "7"}), 400),
             (Incoming("a", "v1/nothing", b"{}"), 404),
         ],
     )
@@ -281,7 +283,9 @@ class TestFailures:
         assert rig.engine.cancelled == ["a"]
 
     @pytest.mark.parametrize("stream", [False, True])
-    @pytest.mark.parametrize(("reason", "error", "message"), [("error", "out of memory", "out of memory"), ("cancelled", None, "gave this request up")])
+    @pytest.mark.parametrize(
+        ("reason", "error", "message"), [("error", "out of memory", "out of memory"), ("cancelled", None, "gave this request up")]
+    )
     def test_the_engines_error_comes_in_band(self, rig: Rig, stream: bool, reason: str, error: str | None, message: str) -> None:
         rig.admit(stream=stream)
         rig.engine.say("a", "x", reason, error=error)

@@ -62,7 +62,9 @@ class TestRead:
         assert read_one({"data": b"x"}).body == b"x"
         assert read_one({"other": b"y", "body": b"x"}).body == b"x"
 
-    @pytest.mark.parametrize(("value", "body"), [({"a": [1]}, b'{"a": [1]}'), ("grüß", "grüß".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")])
+    @pytest.mark.parametrize(
+        ("value", "body"), [({"a": [1]}, b'{"a": [1]}'), ("grüß", "grüß".encode()), (b"x", b"x"), (bytearray(b"x"), b"x")]
+    )
     def test_what_the_frontend_decoded_is_encoded_again(self, value: Any, body: bytes) -> None:
         assert read_one({"body": value}).body == body
 

@@ -172,7 +172,7 @@ class TestClassCreation:
             type("Bot", (TorchServeHandler, handlers.TokenizerMixin), {})
 
     def test_a_missing_requirement_is_named_with_the_mixin_to_add(self) -> None:
-        want = r"Bot: OpenAIMixin requires 'checkpoint' from a base to its right; write class Bot\(…, OpenAIMixin, CheckpointMixin, …, TorchServeH"
+        want = r"OpenAIMixin requires 'checkpoint' from a base to its right; write class Bot\(…, OpenAIMixin, CheckpointMixin, …, TorchS"
         with pytest.raises(TypeError, match=want):
             type("Bot", (handlers.OpenAIMixin, TorchServeHandler), {})
 

@@ -42,8 +42,9 @@ class Served:
     def send(self, *requests: tuple[str, Any]) -> list[Any]:
         """Return the frontend's view of the answers to one batch of (route, body)."""
         self.context.request_ids = {index: f"r{index}" for index in range(len(requests))}
+        part = {"content-type": "application/json"}
         self.context.request_processor = [
-            RequestProcessor({"url_path": route, "Content-Length": "9", "body": {"content-type": "application/json"}}) for route, _ in requests
+            RequestProcessor({"url_path": route, "Content-Length": "9", "body": part}) for route, _ in requests
         ]
         data = [{"body": bytearray(body if isinstance(body, bytes) else json.dumps(body).encode())} for _, body in requests]
         bodies = self.handler.handle(data, self.context)
@@ -61,10 +62,10 @@ def loaded(model_dir: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def served(loaded: Served) -> Served:
+def served(loaded: Served) -> Iterator[Served]:
     """The loaded handler, with whatever hooks a test replaced taken away afterwards."""
     before = dict(loaded.handler.__dict__)
-    yield loaded  # type: ignore[misc]
+    yield loaded
     loaded.handler.__dict__.clear()
     loaded.handler.__dict__.update(before)
 
@@ -94,7 +95,8 @@ class TestFrontendMode:
 
     def test_the_batch_of_a_continuous_handler_holds_who_runs_and_who_waits(self) -> None:
         keys = CausalLMHandler.frontend_keys(HandlerConfig())
-        assert (keys["batchSize"], keys["continuousBatching"], keys["minWorkers"], keys["maxWorkers"]) == (64 + 192, True, 1, 1)
+        assert keys["batchSize"] >= 64 + 192
+        assert (keys["continuousBatching"], keys["minWorkers"], keys["maxWorkers"]) == (True, 1, 1)
 
 
 class TestInitialize:

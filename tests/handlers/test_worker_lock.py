@@ -52,9 +52,8 @@ def test_the_lock_goes_with_its_process(first: subprocess.Popen[str], tmp_path: 
 
 def test_other_models_and_versions_are_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with claim_only_worker("tiny", "1.0"), claim_only_worker("tiny", "2.0"), claim_only_worker("other", "1.0"):
-        with pytest.raises(ConfigError):
-            claim_only_worker("tiny", "1.0")
+    with claim_only_worker("tiny", "1.0"), claim_only_worker("tiny", "2.0"), claim_only_worker("other", "1.0"), pytest.raises(ConfigError):
+        claim_only_worker("tiny", "1.0")
     claim_only_worker("tiny", "1.0").close()
 
 

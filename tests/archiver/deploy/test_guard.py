@@ -83,6 +83,6 @@ def test_a_server_that_does_not_stop_is_killed_after_a_while(tmp_path):
 PATIENCE = """
 from pathlib import Path
 guard = runpy.run_path(sys.argv[0])
-guard['_stop_at_end_of_input'].__globals__['STOP_TIMEOUT_S'] = 0.2
+guard['_stop_when_set'].__globals__['STOP_TIMEOUT_S'] = 0.2
 sys.exit(guard['main'](Path(sys.argv[1]), sys.argv[2:]))
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from archiver.configuration import config_path
 from archiver.deploy.instance import Instance
 from archiver.deploy.ports import Ports
-from archiver.deploy.properties import ServerSettings, read_properties, write_properties
+from archiver.deploy.properties import ServerSettings, _decided, read_properties, write_properties
 from archiver.deploy.served_model import ServedModel
 from archiver.errors import UsageError
 
@@ -17,11 +18,15 @@ MODEL = ServedModel("bot", "1.0", Path("/nowhere/archive"))
 
 
 @pytest.fixture
-def write(tmp_path: Path):
+def instance(tmp_path: Path) -> Iterator[Instance]:
+    with (tmp_path / "lock").open("wb") as lock:
+        yield Instance(tmp_path, lock)
+
+
+@pytest.fixture
+def write(instance: Instance):
     def write(*models: ServedModel, **settings: object) -> dict[str, str]:
-        with (tmp_path / "lock").open("wb") as lock:
-            instance = Instance(tmp_path, lock)
-            write_properties(instance, Ports.starting_at(9080), models or (MODEL,), ServerSettings(**settings))
+        write_properties(instance, Ports.starting_at(9080), models or (MODEL,), ServerSettings(**settings))
         return read_properties(instance.config_file)
 
     return write
@@ -66,10 +71,10 @@ def test_the_users_settings_win(write):
     assert write(properties={"job_queue_size": "7", "enable_model_api": "true"})["job_queue_size"] == "7"
 
 
-@pytest.mark.parametrize("key", ["inference_address", "grpc_inference_port", "disable_token_authorization", "model_store", "load_models"])
-def test_but_not_over_what_the_instance_decides(key):
-    with pytest.raises(UsageError, match=f"--ts-config sets {key}"):
-        ServerSettings(properties={key: "x"})
+def test_but_not_over_what_the_instance_decides(instance):
+    for key in _decided(instance, Ports.starting_at(9080), (MODEL,), ServerSettings()):
+        with pytest.raises(UsageError, match=f"--ts-config sets {key}"):
+            ServerSettings(properties={key: "x"})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.org"])

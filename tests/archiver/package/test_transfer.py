@@ -9,16 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from archiver.package.transfer import Digest, Span, combine_crc32, digest_span
+from archiver.package.transfer import Digest, Span, digest_span
 from handlers.integrity import BLOCK_BYTES, combine_blocks
-
-
-@given(st.binary(max_size=100), st.binary(max_size=100))
-def test_combined_crc_is_that_of_both_parts_together(first: bytes, second: bytes) -> None:
-    assert combine_crc32(zlib.crc32(first), zlib.crc32(second), len(second)) == zlib.crc32(first + second)
 
 
 def expected_digest(data: bytes) -> Digest:

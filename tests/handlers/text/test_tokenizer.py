@@ -58,16 +58,16 @@ class TestRender:
             rendered(tokenizer, prompt_token_ids=token_ids)
 
     def test_an_empty_prompt_is_refused(self, tokenizer: TextTokenizer) -> None:
-        for given in ({"prompt": ""}, {"prompt_token_ids": []}):
+        for nothing in ({"prompt": ""}, {"prompt_token_ids": []}):
             with pytest.raises(InvalidRequest, match="empty"):
-                rendered(tokenizer, **given)
+                rendered(tokenizer, **nothing)
 
     def test_what_the_template_refuses_is_the_clients_mistake(self, tokenizer: TextTokenizer) -> None:
         with pytest.raises(InvalidRequest, match="this template refuses") as caught:
             rendered(tokenizer, messages=[{"role": "user", "content": "refuse me"}])
         assert (caught.value.status, caught.value.param) == (400, "messages")
 
-    @pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ undefined.attribute }}", "{% for %}", "{{ messages[7].content }}{{ [].pop() }}"])
+    @pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ undefined.attribute }}", "{% for %}", "{{ [].pop() }}"])
     def test_whatever_a_template_raises_is_a_400(self, template: str) -> None:
         raw = make_tokenizer()
         raw.chat_template = template
@@ -86,9 +86,9 @@ class TestLength:
     def test_a_prompt_may_be_exactly_as_long_as_the_limit(self, tokenizer: TextTokenizer) -> None:
         tokenizer.limit_prompts(3)
         assert len(rendered(tokenizer, prompt_token_ids=[5, 6, 7])) == 3
-        for given in ({"prompt_token_ids": [5, 6, 7, 8]}, {"prompt": "!?!?"}):
+        for longer in ({"prompt_token_ids": [5, 6, 7, 8]}, {"prompt": "!?!?"}):
             with pytest.raises(InvalidRequest, match="has 4 tokens; this model takes at most 3") as caught:
-                rendered(tokenizer, **given)
+                rendered(tokenizer, **longer)
             assert caught.value.code == "context_length_exceeded"
 
     def test_the_lower_of_the_operators_and_the_models_limit_holds(self, directory: Path) -> None:

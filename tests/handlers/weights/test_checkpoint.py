@@ -89,7 +89,9 @@ class TestLoad:
         assert str(Checkpoint.open(real, ModelConfig(dtype=dtype)).load().dtype) == torch_name
 
     @pytest.mark.parametrize("has_instructions", [True, False])
-    def test_half_precision_stays_where_the_processor_has_it(self, real: Path, has_instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_half_precision_stays_where_the_processor_has_it(
+        self, real: Path, has_instructions: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import torch
 
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)

@@ -287,7 +287,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-KNOWN_KEYS = ["messages", "prompt", "inputs", "parameters", "role", "content", "type", "text", "stop", "seed", "stream", "n", "logprobs", "tools"]
+KNOWN_KEYS = "messages prompt inputs parameters role content type text stop seed stream n logprobs tools".split()
 keys = st.sampled_from(KNOWN_KEYS) | st.text(max_size=8)
 bodies = st.dictionaries(keys, st.dictionaries(keys, json_values, max_size=4) | st.lists(json_values, max_size=3) | json_values, max_size=6)
 
