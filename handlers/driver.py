@@ -1,9 +1,10 @@
 """Drive an engine from TorchServe's continuous batching: who came, who left, and what is new for whom, in one short step.
 
-The rules come from the frontend's protocol (TorchServe 0.12, ``ContinuousBatching.java``). In each call the frontend lists every live request and
-waits for the answer, so a step never waits for the engine longer than ``poll_s``. Only a message with more to follow tells the frontend to look
-whether the client is still there, so a request without news gets an empty one every ``heartbeat_s``; a client that left is missing from the
-next call. A stream needs two messages, so the first one is always empty: it carries the status, and the payload is not sent again after it.
+The rules come from the frontend's protocol (TorchServe 0.12, ``ContinuousBatching.java``). In each call the frontend lists every live
+request and waits for the answer, so a step never waits for the engine longer than ``poll_s``. Only a message with more to follow makes the
+frontend look whether the client is still there, so a request without news gets an empty one every ``heartbeat_s``; a client that left is
+missing from the next call. A stream needs two messages, so the first one is always empty: it carries the status, and the payload is not
+sent again after it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import Incoming, Reply
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, FinishReason, Request
-from handlers.stages import run_stage
+from handlers.stages import run_observer, run_stage
 from handlers.text.output import TextOutput
 
 
@@ -47,7 +48,7 @@ class _Live:
 
 
 class ContinuousDriver:
-    """Answer the frontend's calls from an engine's events. Sans I/O; everything happens in the thread that calls ``step``, which never raises."""
+    """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises."""
 
     def __init__(
         self, handler: HandlerHooks, engine: EngineClient, new_output: Callable[[Request], TextOutput], cadence: Cadence = Cadence()
@@ -76,7 +77,7 @@ class ContinuousDriver:
             self._engine.cancel(request_id)
             live.request.finish_reason = "cancelled"
             live.request.num_wasted_tokens = live.output.num_tokens - live.num_confirmed_tokens
-            self._handler.record(live.request)
+            run_observer(self._handler.record, live.request)
 
     def _admit(self, incoming: Incoming) -> Reply:
         if _is_handed_over(incoming):
@@ -88,7 +89,7 @@ class ContinuousDriver:
                 run_stage(stage, [exchange.request])
         if not exchange.request.is_finished:
             return self._open(exchange)
-        self._handler.record(exchange.request)
+        run_observer(self._handler.record, exchange.request)
         return exchange.complete()
 
     def _open(self, exchange: Exchange) -> Reply:
@@ -141,7 +142,7 @@ class ContinuousDriver:
         live = self._live[request_id]
         if live.request.is_finished:
             del self._live[request_id]
-            self._handler.record(live.request)
+            run_observer(self._handler.record, live.request)
             return live.exchange.end()
         if self._due_in_s(live) > 0.0:
             return None

@@ -18,16 +18,14 @@ from handlers.requests import Delta, Request
 from handlers.telemetry import Metric
 from handlers.wire.codec import Codec
 
-HOOKS = frozenset(
-    {"initialize", "load_model", "routes", "preprocess", "render", "inference", "emit", "postprocess", "record", "describe", "close", "frontend_keys"}
-)
+HOOKS = frozenset("frontend_keys initialize load_model routes preprocess render inference emit postprocess record describe close".split())
 
 
 class HandlerHooks:
     """Base of mixins and of the root: every hook, doing nothing.
 
-    ``provides`` names the capabilities that a class adds; ``requires`` maps a capability that it needs from a class further right to the mixin
-    that usually adds it. Both are checked when a handler class is created, never when a request comes.
+    ``provides`` names the capabilities that a class adds; ``requires`` maps a capability that it needs from a class further right to the
+    mixin that usually adds it. Both are checked when a handler class is created, never when a request comes.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset()
@@ -51,7 +49,7 @@ class HandlerHooks:
 
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
-        """Return the top-level keys that TorchServe's frontend needs in model-config.yaml for this class (``super()`` first, then update)."""
+        """Return the top-level keys of model-config.yaml that TorchServe's frontend needs for this class (``super()`` first, then update)."""
         return {}
 
     def initialize(self, context: Any) -> None:

@@ -13,7 +13,7 @@ from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
 from handlers.integrity import verify_directory
-from handlers.stages import run_stage
+from handlers.stages import run_observer, run_stage
 from handlers.telemetry import Metric, report_loading
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
 
@@ -61,7 +61,7 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
         for stage in (self.preprocess, self.render, self.inference, self.postprocess):
             run_stage(stage, requests)
         for exchange in exchanges:
-            self.record(exchange.request)
+            run_observer(self.record, exchange.request)
         return write_replies([exchange.end() if exchange.last_sent_s else exchange.complete() for exchange in exchanges], context)
 
     def describe_handle(self) -> dict[str, Any]:
@@ -82,7 +82,8 @@ def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], co
     wanted = handler.frontend_keys(config)
     for key in ("continuousBatching", "asyncCommunication"):
         if bool(keys.get(key, False)) != bool(wanted.get(key, False)):
-            raise ConfigError(f"{handler.__name__} needs '{key}: {str(bool(wanted.get(key))).lower()}' at the top level of model-config.yaml")
+            line = f"{key}: {str(bool(wanted.get(key))).lower()}"
+            raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml")
     if wanted["maxWorkers"] == 1 and wanted.get("continuousBatching") and keys.get("maxWorkers", 1) != 1:
         raise ConfigError(f"{handler.__name__} takes one worker: set 'minWorkers: 1' and 'maxWorkers: 1' in model-config.yaml")
 

@@ -1,6 +1,7 @@
-"""TorchServe's worker process, made fit for a handler that is called hundreds of times a second. With ``torchserve``, all that imports ``ts``.
+"""TorchServe's worker process, made fit for a handler that is called hundreds of times a second.
 
-Correctness never depends on what is changed here; another version of TorchServe than the tested one is left as it is.
+With ``handlers.torchserve`` all that imports ``ts``. Correctness never depends on what is changed here; another version of TorchServe than
+the tested one is left as it is.
 """
 
 from __future__ import annotations

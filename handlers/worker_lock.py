@@ -14,8 +14,8 @@ from handlers.errors import ConfigError
 def claim_only_worker(model: str, version: str) -> IO[str]:
     """Return the held lock of ``model`` in this server; it is released when the file is closed or the process ends.
 
-    Raises ConfigError if another worker of the same server holds it. Why: with ``continuousBatching`` an idle second worker keeps the model's lock
-    inside its queue poll, and the busy one stalls until another request comes (TorchServe 0.12).
+    Raises ConfigError if another worker of the same server holds it. Why: with ``continuousBatching`` an idle second worker keeps the
+    model's lock inside its queue poll, and the busy one stalls until another request comes (TorchServe 0.12).
     """
     lock = (_private_directory(f"{model}-{version}") / "worker.lock").open("w")
     try:
@@ -30,7 +30,7 @@ def claim_only_worker(model: str, version: str) -> IO[str]:
 
 
 def _private_directory(name: str) -> Path:
-    """Return ``<temp>/marquee-<uid>/<frontend pid>/<name>``; the frontend is the worker's parent. Only this user can read below the first."""
+    """Return ``<temp>/marquee-<uid>/<frontend pid>/<name>``, readable by this user only; the frontend is the worker's parent."""
     root = Path(tempfile.gettempdir(), f"marquee-{os.getuid()}")
     root.mkdir(mode=0o700, exist_ok=True)
     if root.stat().st_uid != os.getuid():

@@ -32,7 +32,8 @@ def make_checkpoint(directory: Path, *, dtype: str = "float32", seed: int = 0, *
     from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tokenizer()
-    config = LlamaConfig(**{"vocab_size": len(tokenizer), "tie_word_embeddings": True, "eos_token_id": tokenizer.eos_token_id} | TINY | shape)
+    vocabulary = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    config = LlamaConfig(**vocabulary | {"tie_word_embeddings": True} | TINY | shape)
     torch.manual_seed(seed)
     model = LlamaForCausalLM(config)
     with torch.no_grad():

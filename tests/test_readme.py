@@ -1,4 +1,4 @@
-"""What the README shows is run: its clients against a real server, its handler through the archiver, its commands through their own help."""
+"""What the README shows is run: its clients against a real server, its handler through the archiver, its commands by their help."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def test_the_handler_of_the_readme_answers(server: TorchServe) -> None:
 @pytest.mark.parametrize("command", marquee_commands())
 def test_every_command_shown_exists_with_its_options(command: str) -> None:
     _, name, *arguments = shlex.split(command, comments=True)
-    usage = subprocess.run([sys.executable, "-m", "archiver", name, "--help"], check=True, capture_output=True, text=True, timeout=60).stdout
+    command_help = [sys.executable, "-m", "archiver", name, "--help"]
+    usage = subprocess.run(command_help, check=True, capture_output=True, text=True, timeout=60).stdout
     for option in (argument for argument in arguments if argument.startswith("--")):
         assert option in usage
 

@@ -32,9 +32,10 @@ def main(pid_file: Path, command: list[str]) -> int:
     """Run ``command`` until it ends or is to stop; return its exit status when nothing of its tree is left."""
     _adopt_orphans()
     stop = threading.Event()
-    # Ctrl-C and a terminal's end are the owner's business; a SIGTERM means the same as the end of the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Ctrl-C and a terminal's end are the owner's business (a handler that does nothing, since the server would inherit SIG_IGN); a SIGTERM
+    # means the same as the end of the pipe.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     pid_file.write_text(str(server.pid))

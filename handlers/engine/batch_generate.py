@@ -114,4 +114,3 @@ def _shorter(own: int | None, asked: int | None) -> int:
     if own is None and asked is None:
         raise ConfigError("the model names no longest sequence: set handler.engine.max_model_len, in tokens")
     return min(length for length in (own, asked) if length is not None)
-

@@ -12,8 +12,8 @@ from handlers.weights.checkpoint import Checkpoint
 class CheckpointMixin(HandlerHooks):
     """Load the checkpoint that travels in the archive.
 
-    Adds ``checkpoint``: what the directory says about itself, open from ``initialize`` on. Owns no weights: ``load_model`` hands them to its
-    caller. Requires nothing.
+    Adds ``checkpoint``: what the directory says about itself, open from ``initialize`` on. Owns no weights: ``load_model`` hands them to
+    its caller. Requires nothing.
     """
 
     provides = frozenset({"checkpoint"})

@@ -16,15 +16,15 @@ from handlers.text.tokenizer import TextTokenizer
 from handlers.weights.checkpoint import eos_token_ids
 from handlers.worker_lock import claim_only_worker
 
-# Beyond its batchSize the frontend keeps requests to itself: no 429 for them, and nothing else (a model list, a bad request) gets past them.
+# Beyond its batchSize the frontend keeps requests to itself: none of them gets a 429, and no model list or bad request gets past them.
 _ROOM_FOR_REFUSALS = 64
 
 
 class ContinuousGenerationMixin(HandlerHooks):
     """Hand requests to a continuous-batching engine and answer them from its events.
 
-    Adds ``inference`` and TorchServe's ``continuousBatching`` mode. Owns ``engine``, and the lock that keeps a second worker out. Requires a
-    checkpoint and a tokenizer.
+    Adds ``inference`` and TorchServe's ``continuousBatching`` mode. Owns ``engine``, and the lock that keeps a second worker out. Requires
+    a checkpoint and a tokenizer.
     """
 
     provides = frozenset({"inference"})

@@ -23,7 +23,7 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 StopStrings = StopString | Annotated[list[StopString], Field(max_length=16, fail_fast=True)]
-# Every list fails fast: a body may hold millions of wrong items, and one complaint is enough.
+# Lists fail fast and have an end: a body may hold millions of items, and while it is checked everyone else waits.
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -153,7 +153,7 @@ class ChatMessage(Body):
     """One message; ``content`` may come as a list of text parts, which are joined."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
+    content: str | Annotated[list[TextPart], Field(max_length=1000, fail_fast=True)]
     name: str | None = None
 
     def for_template(self) -> Message:
@@ -166,7 +166,7 @@ class ChatMessage(Body):
 class ChatBody(OpenAIBody):
     """``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000, fail_fast=True)]
     max_completion_tokens: Count | None = None
 
 
@@ -202,14 +202,13 @@ def validate(schema: type[B], body: dict[str, Any]) -> B:
         return schema.model_validate(body)
     except ValidationError as error:
         raise _explain(error, _names(schema)) from None
-    except RecursionError:
-        raise InvalidRequest("the body is nested too deeply") from None
 
 
 def _explain(error: ValidationError, names: frozenset[str]) -> InvalidRequest:
     """Name the problem that lies deepest: the members of a union complain one by one, and the right one got furthest."""
     problems = error.errors(include_url=False, include_input=False)
-    deepest = [problem for problem in problems if len(problem["loc"]) == max(len(problem["loc"]) for problem in problems)]
+    depth = max(len(problem["loc"]) for problem in problems)
+    deepest = [problem for problem in problems if len(problem["loc"]) == depth]
     first = deepest[0]
     # Union members stand in the location too; a client knows only its own keys and indices.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]

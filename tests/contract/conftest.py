@@ -65,7 +65,9 @@ def server(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
         build("authors", handler=AUTHORS_HANDLER),
     ]
     with TorchServe.start([ServedModel.from_archive(archive) for archive in archives]) as server:
+        workers = [server.worker_pids(model.name) for model in server.models]
         yield server
+        assert workers == [server.worker_pids(model.name) for model in server.models], "a test has cost a worker its life"
 
 
 @pytest.fixture(scope="session")

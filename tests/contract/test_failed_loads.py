@@ -32,14 +32,11 @@ def test_a_flipped_bit_in_the_weights_is_found_and_named(build: Build) -> None:
     assert "altered model/model.safetensors" in load_failure(archive)
 
 
-@pytest.mark.parametrize(("given", "instead", "hint"), [
-    ("continuousBatching: true\n", "", "continuousBatching: true"),
-    ("maxWorkers: 1\n", "maxWorkers: 2\n", "maxWorkers: 1"),
-])  # fmt: skip
-def test_wrong_frontend_keys_are_named(build: Build, given: str, instead: str, hint: str) -> None:
+def test_a_wrong_frontend_mode_is_named(build: Build) -> None:
     archive = build("miskeyed", format="dir")
     config = archive / "model-config.yaml"
-    assert given in config.read_text()
-    config.write_text(config.read_text().replace(given, instead))
+    line = "continuousBatching: true\n"
+    assert line in config.read_text()
+    config.write_text(config.read_text().replace(line, ""))
 
-    assert hint in load_failure(archive)
+    assert line.strip() in load_failure(archive)

@@ -142,6 +142,15 @@ class TestDepartures:
         (request,) = rig.recorded
         assert request.num_wasted_tokens == len("wasted")
 
+    def test_tokens_generated_since_the_last_call_are_counted(self, rig: Rig) -> None:
+        rig.admit("a", stream=True)
+        rig.engine.say("a", "after everybody left")
+
+        rig.step()
+
+        (request,) = rig.recorded
+        assert request.num_generated_tokens == request.num_wasted_tokens == len("after everybody left")
+
     def test_news_of_a_request_that_vanished_goes_nowhere(self, rig: Rig) -> None:
         rig.admit("a")
         rig.engine.say("a", "late", "stop")

@@ -28,7 +28,13 @@ def test_every_key_survives_yaml() -> None:
           model: {path: weights, dtype: float16, trust_remote_code: true, allow_pickle: true}
           tokenizer: {chat_template: chat.jinja}
           engine:
-            {name: continuous, max_model_len: 512, max_running: 3, max_waiting: 0, memory_fraction: 1, kv_memory_gib: 2, prefill_chunk_tokens: 64}
+            name: continuous
+            max_model_len: 512
+            max_running: 3
+            max_waiting: 0
+            memory_fraction: 1
+            kv_memory_gib: 2
+            prefill_chunk_tokens: 64
           generation: {max_new_tokens: 5}
           stream: {flush_ms: 0}
           limits: {max_prompt_tokens: 7}

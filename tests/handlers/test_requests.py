@@ -41,7 +41,8 @@ def test_a_settled_limit_fits_the_window(num_prompt_tokens: int, asked: int | No
         assert (error.code, error.status) == ("context_length_exceeded", 400)
         return
     assert request.params.max_tokens == (asked if asked is not None else min(default, room))
-    assert num_prompt_tokens + (request.params.max_tokens or 0) <= max_model_len
+    assert request.params.max_tokens
+    assert num_prompt_tokens + request.params.max_tokens <= max_model_len
 
 
 def test_map_text_reaches_every_message_or_the_prompt() -> None:

@@ -132,6 +132,7 @@ MALFORMED = {
     "not an object": b"[]",
     "NaN": b'{"prompt": "x", "temperature": NaN}',
     "Infinity": b'{"prompt": "x", "temperature": -Infinity}',
+    "NaN where anything goes": b'{"prompt": "x", "metadata": {"a": NaN}}',
     "deep arrays": b'{"prompt": ' + b"[" * 5000 + b"]" * 5000 + b"}",
     "deep objects": b'{"a":' * 5000 + b"1" + b"}" * 5000,
     "a deep array without an end": b"[" * 100_000,
@@ -148,7 +149,10 @@ MALFORMED = {
 @pytest.mark.parametrize("route", [CHAT, COMPLETIONS, BARE])
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_json_is_refused(route: str, body: bytes) -> None:
-    assert refusal(route, body)["type"] == "invalid_request_error"
+    error = refusal(route, body)
+
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] is None, "refused for another reason"
 
 
 def test_escapes_that_only_look_dangerous_are_text() -> None:
@@ -216,6 +220,8 @@ def test_a_wrong_parameter_is_named(route: str, name: str, value: Any, param: st
         ({}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hi"}, "messages"),
+        ({"messages": [USER] * 10_001}, "messages"),
+        ({"messages": [USER | {"content": [{"type": "text", "text": ""}] * 1001}]}, "messages.0.content"),
         ({"messages": ["hi"]}, "messages.0"),
         ({"messages": [{}]}, "messages.0.role"),
         ({"messages": [USER, {"role": "user"}]}, "messages.1.content"),
@@ -287,7 +293,22 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-KNOWN_KEYS = "messages prompt inputs parameters role content type text stop seed stream n logprobs tools".split()
+KNOWN_KEYS = [
+    "messages",
+    "prompt",
+    "inputs",
+    "parameters",
+    "role",
+    "content",
+    "type",
+    "text",
+    "stop",
+    "seed",
+    "stream",
+    "n",
+    "logprobs",
+    "tools",
+]
 keys = st.sampled_from(KNOWN_KEYS) | st.text(max_size=8)
 bodies = st.dictionaries(keys, st.dictionaries(keys, json_values, max_size=4) | st.lists(json_values, max_size=3) | json_values, max_size=6)
 
