@@ -9,6 +9,7 @@ sent again after it.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, FinishReason, Request
 from handlers.stages import run_observer, run_stage
 from handlers.text.output import TextOutput
+
+logger = logging.getLogger(__name__)
+
+_ENGINE_LOST = "the engine does not answer; send this request again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class _Live:
 
     exchange: Exchange
     output: TextOutput
+    is_running: bool = True
+    """Whether the engine may still generate for it."""
     num_sent_tokens: int = 0
     num_confirmed_tokens: int = 0
     """Tokens generated when the client was last known to be there: a message only shows that the one before it was not the last."""
@@ -85,12 +92,18 @@ class ContinuousDriver:
             return self._open(Exchange(lost, codec=None))
         exchange = open_exchange(incoming, self._routes, can_stream=self._can_stream)
         if not exchange.request.is_finished:
-            for stage in (self._handler.preprocess, self._handler.render, self._handler.inference):
-                run_stage(stage, [exchange.request])
+            self._start(exchange.request)
         if not exchange.request.is_finished:
             return self._open(exchange)
         run_observer(self._handler.record, exchange.request)
         return exchange.complete()
+
+    def _start(self, request: Request) -> None:
+        for stage in (self._handler.preprocess, self._handler.render, self._handler.inference):
+            if not request.is_finished:
+                run_stage(stage, [request])
+        if request.finish_reason is not None:  # An author's preprocess has answered, without the model.
+            run_stage(self._handler.postprocess, [request])
 
     def _open(self, exchange: Exchange) -> Reply:
         self._live[exchange.request.id] = _Live(exchange, self._new_output(exchange.request))
@@ -101,8 +114,8 @@ class ContinuousDriver:
         deadline_s = time.monotonic() + patience_s
         while True:
             wait_s = min([deadline_s - time.monotonic(), *(self._due_in_s(live) for live in self._live.values())])
-            for event in self._engine.poll(max(wait_s, 0.0)):
-                self._advance(event)
+            for event in self._poll(max(wait_s, 0.0)):
+                self._take(event)
             if wait_s <= 0.0:
                 return
 
@@ -112,10 +125,22 @@ class ContinuousDriver:
         pause_s = self._cadence.flush_s if live.exchange.pending else self._cadence.heartbeat_s
         return live.exchange.last_sent_s + pause_s - time.monotonic()
 
-    def _advance(self, event: Event) -> None:
+    def _poll(self, timeout_s: float) -> list[Event]:
+        try:
+            return self._engine.poll(timeout_s)
+        except Exception:
+            logger.exception("the engine cannot be asked for news: failing all requests that it works on")
+            return [Event(request_id, finish_reason="error", error=_ENGINE_LOST) for request_id in self._live]
+
+    def _take(self, event: Event) -> None:
         live = self._live.get(event.sequence_id)
         if live is None or live.request.is_finished:
             return  # Cancelled, or stopped by a stop string: what the engine still had in hand is of no interest.
+        live.is_running = event.finish_reason is None
+        run_stage(lambda _: self._advance(live, event), [live.request])
+
+    def _advance(self, live: _Live, event: Event) -> None:
+        """Take in an event of a live request. Whatever the tokenizer or a hook raises fails this request."""
         request, output = live.request, live.output
         if event.token_ids and request.first_token_s is None:
             request.first_token_s = time.time()
@@ -125,23 +150,20 @@ class ContinuousDriver:
         if reason is not None:
             text += output.finish()
         if text:
-            run_stage(lambda requests: self._handler.emit(requests[0], Delta(text)), [request])
-        if request.error is not None or (output.is_stopped and event.finish_reason is None):
-            self._engine.cancel(request.id)
-        if reason is not None and request.error is None:
-            self._finish(request, reason, event.error)
-
-    def _finish(self, request: Request, reason: FinishReason, error: str | None) -> None:
-        if reason in ("stop", "length"):
-            request.finish_reason = reason
-            run_stage(self._handler.postprocess, [request])
-        else:
-            request.error = Failed(error or "the engine gave this request up; send it again")
+            self._handler.emit(request, Delta(text))
+        if reason is None or request.error is not None:
+            return
+        if reason not in ("stop", "length"):
+            raise Failed(event.error or "the engine gave this request up; send it again")
+        request.finish_reason = reason
+        self._handler.postprocess([request])
 
     def _next_reply(self, request_id: str) -> Reply | None:
         live = self._live[request_id]
         if live.request.is_finished:
             del self._live[request_id]
+            if live.is_running:
+                self._engine.cancel(request_id)
             run_observer(self._handler.record, live.request)
             return live.exchange.end()
         if self._due_in_s(live) > 0.0:

@@ -1,8 +1,8 @@
 """What crosses between TorchServe's frontend and a handler: requests that come in, replies that go out.
 
-Protocol facts, from TorchServe 0.12 (``ts/service.py``, ``ts/protocol/otf_message_handler.py``): ``handle(data, context)`` gets one mapping
-a request, parameter name to raw bytes; ``context.request_ids`` maps the index to the request's id; ``url_path`` is a request header. A reply
-carries the header ``ts_stream_next``: ``true`` (more follows), ``false`` (the last), or none (a complete plain response).
+Protocol facts, from TorchServe 0.12 (``ts/service.py``, ``ts/protocol/otf_message_handler.py``): ``handle(data, context)`` gets one
+mapping a request, parameter name to raw bytes; ``context.request_ids`` maps the index to the request's id; ``url_path`` is a request
+header. A reply carries the header ``ts_stream_next``: ``true`` (more follows), ``false`` (the last), or none (a complete plain response).
 """
 
 from __future__ import annotations

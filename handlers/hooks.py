@@ -18,7 +18,9 @@ from handlers.requests import Delta, Request
 from handlers.telemetry import Metric
 from handlers.wire.codec import Codec
 
-HOOKS = frozenset("frontend_keys initialize load_model routes preprocess render inference emit postprocess record describe close".split())
+LIFECYCLE_HOOKS = frozenset({"frontend_keys", "initialize", "load_model", "routes", "describe", "close"})
+STAGE_HOOKS = frozenset({"preprocess", "render", "inference", "emit", "postprocess", "record"})
+HOOKS = LIFECYCLE_HOOKS | STAGE_HOOKS
 
 
 class HandlerHooks:
@@ -49,7 +51,7 @@ class HandlerHooks:
 
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
-        """Return the top-level keys of model-config.yaml that TorchServe's frontend needs for this class (``super()`` first, then update)."""
+        """Return what TorchServe's frontend needs at the top level of model-config.yaml (``super()`` first, then update)."""
         return {}
 
     def initialize(self, context: Any) -> None:
@@ -64,7 +66,10 @@ class HandlerHooks:
         return {}
 
     def preprocess(self, requests: list[Request]) -> list[Request]:
-        """Change messages, prompt, parameters or ``request.extra``, or ``request.fail(status, message)`` (``super()`` first)."""
+        """Change messages, prompt, parameters or ``request.extra`` (``super()`` first).
+
+        ``request.fail(status, message)`` refuses a request; a ``finish_reason`` with a ``text`` answers it without the model.
+        """
         return requests
 
     def render(self, requests: list[Request]) -> list[Request]:
@@ -104,7 +109,7 @@ def check_handler_class(cls: type[HandlerHooks]) -> None:
     if mro[-1] is not root:
         raise TypeError(f"{cls.__name__}: {root.__name__} must be the last base; move {mro[-1].__name__} to its left")
     _check_requirements(cls, mro)
-    providers = [base.__name__ for base in mro if "inference" in base.provides and "inference" in base.__dict__]
+    providers = [base.__name__ for base in mro if "inference" in base.__dict__.get("provides", ())]
     if len(providers) > 1:
         raise TypeError(f"{cls.__name__}: {' and '.join(providers)} both provide inference(); keep one of them")
 

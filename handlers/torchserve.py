@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from handlers.integrity import verify_directory
 from handlers.stages import run_observer, run_stage
 from handlers.telemetry import Metric, report_loading
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
+from handlers.wire.codec import Codec
 
 if "ts" in sys.modules:  # A TorchServe worker. Elsewhere (packaging, tests) the import would cost seconds: its module imports torch.
     from ts.torch_handler.base_handler import BaseHandler
@@ -53,20 +56,23 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch; every request succeeds or fails alone."""
-        routes = self.routes()
-        exchanges = [open_exchange(incoming, routes, can_stream=self.has_capability("streaming")) for incoming in read_batch(data, context)]
+        if context.get_request_header(0, "describe") == "True":  # GET :8081/models/<name>?customized=true
+            return [json.dumps(self.describe()).encode()]
+        can_stream = self.has_capability("streaming")
+        exchanges = [open_exchange(incoming, self._routes, can_stream=can_stream) for incoming in read_batch(data, context)]
         requests = [exchange.request for exchange in exchanges if not exchange.request.is_finished]
         if len(exchanges) == 1:
             _stream_at_once(exchanges[0], context)
-        for stage in (self.preprocess, self.render, self.inference, self.postprocess):
-            run_stage(stage, requests)
+        for stage in (self.preprocess, self.render, self.inference):
+            run_stage(stage, [request for request in requests if not request.is_finished])
+        run_stage(self.postprocess, requests)
         for exchange in exchanges:
             run_observer(self.record, exchange.request)
         return write_replies([exchange.end() if exchange.last_sent_s else exchange.complete() for exchange in exchanges], context)
 
-    def describe_handle(self) -> dict[str, Any]:
-        """Answer TorchServe's describe call (``GET :8081/models/<name>?customized=true``)."""
-        return self.describe()
+    @functools.cached_property
+    def _routes(self) -> dict[str, Codec]:
+        return self.routes()
 
     def describe(self) -> dict[str, Any]:
         """Name the class, the model and the configuration."""

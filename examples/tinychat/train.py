@@ -23,8 +23,8 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 TOKENIZER_CONVERSATIONS = 20_000
 HELD_OUT_PER_KIND = 40
-WARMUP_STEPS = 100
-REPORT_EVERY = 200
+WARMUP_STEPS = 200
+REPORT_EVERY = 250
 
 
 def main() -> None:
@@ -47,8 +47,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model", help="folder to write the model to")
     parser.add_argument("--seed", type=int, default=0, help="seed of the corpus and of the initial weights")
-    parser.add_argument("--steps", type=int, default=4000, help="optimizer steps of 2048 tokens")
-    parser.add_argument("--learning-rate", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--steps", type=int, default=7000, help="optimizer steps of 2048 tokens")
+    parser.add_argument("--learning-rate", type=float, default=2.5e-3, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads; the weights are reproducible for one number of threads")
     parser.add_argument(
         "--compile",
@@ -83,7 +83,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, args: argparse.Namespace, console: Console) -> None:
     """Run the optimizer over the endless corpus for the given number of steps, saving the model as it goes."""
-    optimizers = new_optimizers(model)
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     backbone = torch.compile(model.model, dynamic=False) if args.compile else model.model
     held_out = held_out_batches(tokenizer, args.seed)
     stream = batches((tokenize(tokenizer, turns) for turns in conversations(args.seed)), tokenizer.pad_token_id)
@@ -94,26 +94,14 @@ def train(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, args: arg
             loss = next_token_loss(model, backbone, batch)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = args.learning_rate * warmup_then_cosine(step, args.steps)
-                optimizer.step()
-            model.zero_grad()
+            optimizer.param_groups[0]["lr"] = args.learning_rate * warmup_then_cosine(step, args.steps)
+            optimizer.step()
+            optimizer.zero_grad()
             progress.update(task, advance=1, loss=f"loss {loss.item():.3f}")
             if step % REPORT_EVERY == 0 or step == args.steps:
                 console.print(f"step {step:5d}  training loss {loss.item():.3f}  held-out loss {mean_loss(model, held_out):.4f}")
                 # Saved at every report, so that an interrupted run leaves a usable model.
                 save(model, tokenizer, args.out)
-
-
-def new_optimizers(model: LlamaForCausalLM) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the matrices of the layers, which learn to copy and to add in far fewer steps with it, and AdamW for the rest."""
-    matrices = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
-    others = [weight for weight in model.parameters() if not any(weight is matrix for matrix in matrices)]
-    return (
-        torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.1, fused=True),
-    )
 
 
 def warmup_then_cosine(step: int, steps: int) -> float:

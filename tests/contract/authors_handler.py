@@ -7,7 +7,7 @@ SECRET = "the text of an exception"
 
 def break_if_asked(request, hook):
     """Raise what no client may see."""
-    if f"break {hook}" in request.extra["asked"]:
+    if f"break {hook}" in request.extra.get("asked", ""):
         raise RuntimeError(f"{SECRET} in {hook}")
 
 
@@ -36,3 +36,8 @@ class AuthorsHandler(CausalLMHandler):
             break_if_asked(request, "postprocess")
             request.fields["num_characters"] = len(request.text)
         return requests
+
+    def record(self, request):
+        """Break after the fact."""
+        super().record(request)
+        break_if_asked(request, "record")

@@ -59,6 +59,10 @@ class ModelClient:
         return httpx.post(f"{self.prediction_url}/{route}".rstrip("/"), json=body, timeout=PATIENCE_S)
 
 
+ClientOf = Callable[[str], ModelClient]
+"""From a model's name to its client."""
+
+
 def at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call ``function`` for every item, each in a thread of its own, all starting together; return the results in order."""
     start = threading.Barrier(len(items))

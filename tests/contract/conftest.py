@@ -16,13 +16,11 @@ from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
 from archiver.package import ArchiveSpec, build_archive
 from tests.checkpoints import make_checkpoint
-from tests.contract.clients import ModelClient
+from tests.contract.clients import ClientOf, ModelClient
 
 AUTHORS_HANDLER = Path(__file__).with_name("authors_handler.py")
 BATCHED_HANDLER = Path(__file__).with_name("batched_handler.py")
 WINDOW = 8192
-
-ClientOf = Callable[[str], ModelClient]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,6 +79,12 @@ def client_of(server: TorchServe) -> ClientOf:
 def wide(client_of: ClientOf) -> ModelClient:
     """The client of the default handler with the default sizes."""
     return client_of("wide")
+
+
+@pytest.fixture(params=["wide", "batched"])
+def client(request: pytest.FixtureRequest, client_of: ClientOf) -> ModelClient:
+    """The client of the continuous path, and then that of the static one: whoever asks one request sees no difference."""
+    return client_of(request.param)
 
 
 @pytest.fixture(scope="session")

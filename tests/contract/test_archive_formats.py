@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from archiver.deploy.launch import TorchServe
-from tests.contract.clients import ModelClient
+from tests.contract.clients import ClientOf, ModelClient
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize("name", ["narrow", "stock"])
-def test_another_format_answers_as_the_directory_does(client_of: Callable[[str], ModelClient], wide: ModelClient, name: str) -> None:
+def test_another_format_answers_as_the_directory_does(client_of: ClientOf, wide: ModelClient, name: str) -> None:
     client = client_of(name)
 
     assert client.complete("quick fox", max_tokens=50) == wide.complete("quick fox", max_tokens=50)

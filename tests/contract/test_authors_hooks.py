@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -10,13 +9,13 @@ import openai
 import pytest
 
 from tests.contract.authors_handler import SECRET
-from tests.contract.clients import ModelClient
+from tests.contract.clients import ClientOf, ModelClient
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def authors(client_of: Callable[[str], ModelClient]) -> ModelClient:
+def authors(client_of: ClientOf) -> ModelClient:
     return client_of("authors")
 
 
@@ -60,6 +59,11 @@ def test_a_broken_hook_fails_its_request_alone(authors: ModelClient, hook: str, 
 def test_the_client_library_raises_what_broke_a_stream(authors: ModelClient, hook: str) -> None:
     with pytest.raises(openai.APIError, match="internal error"):
         authors.complete(f"break {hook}", max_tokens=20, ignore_eos=True, stream=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_broken_record_takes_no_answer_away(authors: ModelClient, wide: ModelClient, stream: bool) -> None:
+    assert authors.complete("break record", max_tokens=20, stream=stream).text == wide.complete("break record", max_tokens=20).text.upper()
 
 
 def last_json(response: httpx.Response) -> dict[str, dict[str, str]]:

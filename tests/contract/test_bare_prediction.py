@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import httpx
 import pytest
 from huggingface_hub import InferenceClient
@@ -13,11 +11,6 @@ from tests.contract.clients import PATIENCE_S, ModelClient
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 PROMPT = "quick fox"
-
-
-@pytest.fixture(params=["wide", "batched"])
-def client(request: pytest.FixtureRequest, client_of: Callable[[str], ModelClient]) -> ModelClient:
-    return client_of(request.param)
 
 
 @pytest.fixture

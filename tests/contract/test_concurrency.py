@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable
 from contextlib import closing
 from http.client import HTTPConnection
 from typing import Any
@@ -13,11 +12,9 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from tests.contract.clients import PATIENCE_S, Answer, ModelClient, at_once
+from tests.contract.clients import PATIENCE_S, Answer, ClientOf, ModelClient, at_once
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
-
-ClientOf = Callable[[str], ModelClient]
 
 
 def mixed_requests(num_requests: int) -> list[dict[str, Any]]:

@@ -19,11 +19,6 @@ ENDING_PROMPT = "Tell me about number 3" + " and again" * 3
 Generate = Callable[[str, int], list[int]]
 
 
-@pytest.fixture(params=["wide", "batched"])
-def client(request: pytest.FixtureRequest, client_of: Callable[[str], ModelClient]) -> ModelClient:
-    return client_of(request.param)
-
-
 def decode(tokenizer: Any, token_ids: list[int]) -> str:
     return str(tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 

@@ -322,7 +322,6 @@ class TestFailures:
         assert bad is not None and "error" in json.loads(bad.body)
         assert good is not None and json.loads(good.body)["x"] == 1
 
-    @pytest.mark.xfail(strict=True, reason="the driver calls record() unguarded")
     def test_a_record_that_raises_changes_nothing(self, rig: Rig) -> None:
         rig.handler.record = raise_secret  # type: ignore[method-assign]
         rig.admit("gone")
@@ -332,7 +331,6 @@ class TestFailures:
         (refused,) = rig.step(Incoming("bad", ROUTE, b"{"))
         assert refused is not None and refused.status == 400
 
-    @pytest.mark.xfail(strict=True, reason="the driver detokenizes unguarded")
     def test_tokens_that_cannot_be_decoded_fail_their_request_alone(self, rig: Rig) -> None:
         rig.admit("a")
         rig.admit("b", "a")
@@ -345,7 +343,6 @@ class TestFailures:
         assert good is not None and json.loads(good.body)["choices"][0]["text"] == "fine"
         assert rig.engine.cancelled == ["a"]
 
-    @pytest.mark.xfail(strict=True, reason="the driver polls unguarded")
     def test_an_engine_that_cannot_be_asked_fails_everyone_in_band(self, rig: Rig) -> None:
         rig.admit("a")
         rig.admit("b", "a", stream=True)

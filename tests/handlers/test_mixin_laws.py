@@ -205,7 +205,6 @@ class TestClassCreation:
         with pytest.raises(TypeError, match="Shout requires 'inference'"):
             type("Bot", (Shout, TorchServeHandler), {})
 
-    @pytest.mark.xfail(strict=True, reason="check_handler_class counts a subclass of a provider as a second provider")
     def test_a_mixin_may_refine_a_provider(self) -> None:
         class Refined(handlers.ContinuousGenerationMixin):
             def inference(self, requests: list[handlers.Request]) -> list[handlers.Request]:

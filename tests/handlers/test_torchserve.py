@@ -202,7 +202,6 @@ class TestBatch:
         bad, good = served.send(*[(COMPLETIONS, {"prompt": "x", **GREEDY})] * 2)
         assert (bad.status, good.status) == (500, 200)
 
-    @pytest.mark.xfail(strict=True, reason="handle() calls record() unguarded")
     def test_a_record_that_raises_changes_nothing(self, served: Served) -> None:
         def fail(request: Request) -> None:
             raise RuntimeError

@@ -23,14 +23,14 @@ class Kind:
 
 
 KINDS = {
-    arithmetic.KIND: Kind(25, arithmetic.draw),
+    arithmetic.KIND: Kind(34, arithmetic.draw),
     extraction.KIND: Kind(13, extraction.draw),
-    reading.KIND: Kind(11, reading.draw),
-    facts.KIND: Kind(12, facts.draw),
+    reading.KIND: Kind(10, reading.draw),
+    facts.KIND: Kind(14, facts.draw),
     lists.KIND: Kind(9, lists.draw, lists.is_right),
-    stories.KIND: Kind(8, stories.draw, stories.is_right),
+    stories.KIND: Kind(5, stories.draw, stories.is_right),
     smalltalk.KIND: Kind(7, smalltalk.draw),
-    copying.KIND: Kind(7, copying.draw),
+    copying.KIND: Kind(8, copying.draw),
     memory.KIND: Kind(5, memory.draw),
-    system.KIND: Kind(8, system.draw),
+    system.KIND: Kind(7, system.draw),
 }

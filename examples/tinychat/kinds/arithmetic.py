@@ -33,9 +33,9 @@ def draw(rng: Random) -> Example:
     """A question about two numbers."""
     a, b = _number(rng), _number(rng)
     roll = rng.random()
-    if roll < 0.12:
+    if roll < 0.10:
         return _compare(rng, a, b)
-    if roll < 0.27:
+    if roll < 0.22:
         return _story(rng, a, b)
     return _expression(rng, a, b)
 
@@ -46,7 +46,7 @@ def sum_key(a: int, b: int) -> str:
 
 
 def _number(rng: Random) -> int:
-    return rng.randrange(21 if rng.random() < 0.2 else 100)
+    return rng.randrange(21 if rng.random() < 0.15 else 100)
 
 
 def _expression(rng: Random, a: int, b: int) -> Example:
