@@ -68,7 +68,7 @@ class HandlerHooks:
     def preprocess(self, requests: list[Request]) -> list[Request]:
         """Change messages, prompt, parameters or ``request.extra`` (``super()`` first).
 
-        ``request.fail(status, message)`` refuses a request; a ``finish_reason`` with a ``text`` answers it without the model.
+        ``request.fail(status, message)`` refuses a request, ``request.answer(text)`` answers it without the model.
         """
         return requests
 

@@ -93,6 +93,13 @@ class Request:
         kind = InvalidRequest if status < 500 else Failed
         self.error = kind(message, status=status)
 
+    def answer(self, text: str) -> None:
+        """Answer this request without the model, from ``preprocess``: with something cached, or canned."""
+        if self.sink is not None:
+            self.sink(text)
+        self.text = text
+        self.finish_reason = "stop"
+
     def limit_tokens(self, default: int, max_model_len: int) -> None:
         """Settle ``params.max_tokens`` of a rendered request: ``default``, or what the window leaves.
 

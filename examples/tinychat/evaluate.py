@@ -27,12 +27,23 @@ MAX_NEW_TOKENS = 300
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on one kind of example."""
+    """How a model does on one kind of example: right answers, and the loss of the reference answers in nats over their tokens."""
 
     kind: str
     examples: int
-    accuracy: float
-    perplexity: float
+    right: int
+    tokens: int
+    nats: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.right / self.examples
+
+    @property
+    def perplexity(self) -> float:
+        """Perplexity per token of the reference answers, the end of the turn included."""
+        return math.exp(self.nats / self.tokens)
 
 
 def main() -> None:
@@ -44,8 +55,9 @@ def main() -> None:
         score_kind(model, tokenizer, kind, args.examples)
         for kind in track(args.kinds, "evaluating", console=Console(stderr=True), transient=True)
     ]
+    scores.append(total(scores))
     if args.json:
-        print(json.dumps([asdict(score) for score in scores], indent=2))
+        print(json.dumps([asdict(score) | {"accuracy": score.accuracy, "perplexity": score.perplexity} for score in scores], indent=2))
         return
     Console().print(as_table(scores))
 
@@ -62,11 +74,23 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def score_kind(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, kind: str, number: int) -> Score:
-    """Accuracy and perplexity on so many held-out examples of a kind."""
+    """The score on so many held-out examples of a kind."""
     examples = held_out_examples(kind, SEED, number)
     answers = greedy_answers(model, tokenizer, examples)
     right = sum(KINDS[kind].is_right(example, answer) for example, answer in zip(examples, answers, strict=True))
-    return Score(kind, number, right / number, perplexity(model, tokenizer, examples))
+    losses = torch.cat([reference_losses(model, tokenizer, example) for example in examples])
+    return Score(kind, number, right, len(losses), losses.sum().item())
+
+
+def total(scores: list[Score]) -> Score:
+    """All kinds together."""
+    return Score(
+        "all",
+        sum(score.examples for score in scores),
+        sum(score.right for score in scores),
+        sum(score.tokens for score in scores),
+        sum(score.nats for score in scores),
+    )
 
 
 @torch.inference_mode()
@@ -83,18 +107,13 @@ def greedy_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, e
 
 
 @torch.inference_mode()
-def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: list[Example]) -> float:
-    """Perplexity per token of the reference answers, the end of the turn included."""
-    total, tokens = 0.0, 0
-    for example in examples:
-        conversation = tokenize(tokenizer, example.turns)
-        ids = torch.tensor(conversation.ids)
-        # Only the last answer counts: earlier ones in the conversation may be about values seen in training.
-        first = len(ids) - len(tokenizer(example.answer)["input_ids"]) - 1
-        logits = model(ids[None]).logits[0, first - 1 : -1].float()
-        total += functional.cross_entropy(logits, ids[first:], reduction="sum").item()
-        tokens += len(ids) - first
-    return math.exp(total / tokens)
+def reference_losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, example: Example) -> torch.Tensor:
+    """The loss of each token of the reference answer and of its end, in nats."""
+    ids = torch.tensor(tokenize(tokenizer, example.turns).ids)
+    # Only the last answer counts: earlier ones in the conversation may be about values seen in training.
+    first = len(ids) - len(tokenizer(example.answer)["input_ids"]) - 1
+    logits = model(ids[None]).logits[0, first - 1 : -1]
+    return functional.cross_entropy(logits.float(), ids[first:], reduction="none")
 
 
 def as_table(scores: list[Score]) -> Table:

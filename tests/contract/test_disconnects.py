@@ -59,6 +59,11 @@ def tokens_per_second(client: ModelClient) -> float:
     return 300 / (time.monotonic() - start_s)
 
 
+def wait_until_counted(server: TorchServe, client: ModelClient, before: Totals) -> None:
+    client.openai.models.list()  # The frontend tells who is left when it has something new to say.
+    wait_until(lambda: totals(server, client.model).cancelled == before.cancelled + 1)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_when_the_last_client_leaves_the_engine_rests(server: TorchServe, wide: ModelClient, stream: bool) -> None:
     bound = 100 + NOTICE_S * tokens_per_second(wide)
@@ -69,9 +74,8 @@ def test_when_the_last_client_leaves_the_engine_rests(server: TorchServe, wide: 
     with departing_client(wide, stream=stream, num_lines=20 if stream else 0):
         pass
 
-    wait_until(lambda: worker.cpu_percent(interval=0.3) < 10, timeout_s=20)  # Without any further request.
-    wide.openai.models.list()  # The next call of the frontend tells the handler who is left, and is answered.
-    wait_until(lambda: totals(server, "wide").cancelled == before.cancelled + 1)
+    wait_until(lambda: worker.cpu_percent(interval=0.3) < 10, timeout_s=20)  # without any further request
+    wait_until_counted(server, wide, before)
     after = totals(server, "wide")
     assert 0 < after.after_disconnect - before.after_disconnect < bound
     assert after.generated - before.generated < 100 + bound
@@ -80,15 +84,15 @@ def test_when_the_last_client_leaves_the_engine_rests(server: TorchServe, wide: 
 @pytest.mark.parametrize("stream", [True, False])
 def test_when_one_of_several_leaves_the_others_do_not_notice(server: TorchServe, wide: ModelClient, stream: bool) -> None:
     prompts = [f"neighbour {index}" for index in range(3)]
-    alone = [wide.complete(prompt, max_tokens=400, ignore_eos=True) for prompt in prompts]
+    alone = [wide.complete(prompt, max_tokens=800, ignore_eos=True) for prompt in prompts]
     bound = 100 + NOTICE_S * tokens_per_second(wide)
     before = totals(server, "wide")
 
     with ThreadPoolExecutor() as pool:
-        neighbours = [pool.submit(wide.complete, prompt, max_tokens=400, ignore_eos=True, stream=prompt[-1] == "0") for prompt in prompts]
+        neighbours = [pool.submit(wide.complete, prompt, max_tokens=800, ignore_eos=True, stream=prompt[-1] == "0") for prompt in prompts]
         with departing_client(wide, stream=stream, num_lines=20 if stream else 0):
             pass
-        wait_until(lambda: totals(server, "wide").cancelled == before.cancelled + 1)
         assert [neighbour.result(PATIENCE_S) for neighbour in neighbours] == alone
 
+    wait_until_counted(server, wide, before)
     assert totals(server, "wide").after_disconnect - before.after_disconnect < bound

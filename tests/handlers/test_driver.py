@@ -68,6 +68,17 @@ class TestAnswers:
 
         assert (answer["choices"][0]["text"], answer["usage"]["completion_tokens"]) == ("ab", 3)
 
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_an_author_may_answer_without_the_model(self, rig: Rig, stream: bool) -> None:
+        seen: list[str] = []
+        rig.handler.preprocess = lambda requests: requests[0].answer("from the cache")  # type: ignore[assignment,method-assign,return-value]
+        rig.handler.postprocess = lambda requests: seen.append(requests[0].text)  # type: ignore[assignment,method-assign,return-value]
+
+        reply = rig.admit(stream=stream)
+
+        answer = texts([reply]) if stream else json.loads(reply.body)["choices"][0]["text"]
+        assert (answer, reply.more, rig.engine.added, seen) == ("from the cache", None, {}, ["from the cache"])
+
     def test_everyone_gets_an_own_answer(self, rig: Rig) -> None:
         rig.admit("a", stream=True)
         rig.admit("b", "a", stream=True)

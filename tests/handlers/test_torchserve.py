@@ -121,6 +121,12 @@ class TestInitialize:
     def test_describe_names_the_handler_and_the_model(self, served: Served) -> None:
         assert served.handler.describe() == {"handler": "BatchedCausalLMHandler", "model": "tiny", "version": "1.0"}
 
+    def test_describe_is_answered_to_the_management_api(self, served: Served) -> None:
+        served.context.request_ids = {0: "r0"}
+        served.context.request_processor = [RequestProcessor({"describe": "True"})]
+        (body,) = served.handler.handle([{}], served.context)
+        assert json.loads(body) == served.handler.describe()
+
 
 class TestBatch:
     def test_good_and_bad_requests_are_answered_each_alone(self, served: Served) -> None:
