@@ -46,7 +46,7 @@ def test_a_broken_hook_fails_its_request_alone(authors: ModelClient, hook: str, 
 
     with ThreadPoolExecutor() as pool:
         neighbours = [pool.submit(authors.complete, "neighbour", max_tokens=200, ignore_eos=True, stream=mode) for mode in (False, True)]
-        response = authors.post({"prompt": f"break {hook}", "max_tokens": 20, "ignore_eos": True, "stream": stream})
+        response = authors.post({"prompt": f"break {hook}", "max_tokens": 300, "ignore_eos": True, "stream": stream})
         assert [neighbour.result() for neighbour in neighbours] == [alone, alone]
 
     # Once the frontend has been told to answer, which is at admission, the status cannot change any more.
@@ -58,7 +58,7 @@ def test_a_broken_hook_fails_its_request_alone(authors: ModelClient, hook: str, 
 @pytest.mark.parametrize("hook", ["preprocess", "emit", "postprocess"])
 def test_the_client_library_raises_what_broke_a_stream(authors: ModelClient, hook: str) -> None:
     with pytest.raises(openai.APIError, match="internal error"):
-        authors.complete(f"break {hook}", max_tokens=20, ignore_eos=True, stream=True)
+        authors.complete(f"break {hook}", max_tokens=300, ignore_eos=True, stream=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])

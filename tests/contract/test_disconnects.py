@@ -18,10 +18,10 @@ from tests.contract.clients import PATIENCE_S, ModelClient, counter, wait_until
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
 NUM_WANTED = 7500
-NOTICE_S = 2.0
-"""The frontend tells of a gone client within a heartbeat (0.2 s), and after the last one the engine pauses within 0.5 s.
+"""What is asked for by who leaves: far more than may be generated then."""
 
-The rest is for a slow machine."""
+NOTICE_S = 2.0
+"""Longest time to notice a departure: a heartbeat (0.2 s), and after the last client 0.5 s to the engine's pause; the rest is patience."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def test_when_the_last_client_leaves_the_engine_rests(server: TorchServe, wide: 
     wait_until_counted(server, wide, before)
     after = totals(server, "wide")
     assert 0 < after.after_disconnect - before.after_disconnect < bound
-    assert after.generated - before.generated < 100 + bound
+    assert after.generated - before.generated < 400 + bound  # 300 to measure the speed, if they were counted late
 
 
 @pytest.mark.parametrize("stream", [True, False])

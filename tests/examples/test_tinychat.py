@@ -18,12 +18,13 @@ sys.path.insert(0, str(FOLDER))
 
 from chat_tokenizer import tokenize, train_tokenizer  # noqa: E402
 from corpus import PLAIN_TEXT, conversations, held_out_examples, trainable_example  # noqa: E402
-from evaluate import greedy_answers, perplexity  # noqa: E402
+from evaluate import score_kind  # noqa: E402
 from kinds import KINDS  # noqa: E402
 from packing import IGNORE, LONG, SHORT, batches  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-MINIMUM_RIGHT = dict.fromkeys(KINDS, 0.8)
+MINIMUM_ACCURACY = {kind: 0.8 for kind in KINDS}
+MAXIMUM_PERPLEXITY = 1.5
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +130,9 @@ def test_the_model_is_a_small_llama_that_stops_at_the_end_of_a_turn(model, token
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_model_is_right_on_held_out_prompts(model, tokenizer, kind):
-    examples = held_out_examples(kind, seed=1, number=6 if kind == "stories" else 20)
-    answers = greedy_answers(model, tokenizer, examples)
-    right = sum(KINDS[kind].is_right(example, answer) for example, answer in zip(examples, answers, strict=True))
-    assert right / len(examples) >= MINIMUM_RIGHT[kind]
-    assert perplexity(model, tokenizer, examples) < 2
+    score = score_kind(model, tokenizer, kind, number=6 if kind == "stories" else 20)
+    assert score.accuracy >= MINIMUM_ACCURACY[kind]
+    assert score.perplexity <= MAXIMUM_PERPLEXITY
 
 
 @pytest.mark.parametrize(
