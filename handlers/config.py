@@ -37,7 +37,8 @@ class EngineConfig:
     """Sizes of the engine: lengths in tokens, queues in requests, memory in GiB.
 
     ``max_model_len`` None is the model's own. ``kv_memory_gib`` None is, on a CPU, the smaller of 4 GiB and a quarter of free memory.
-    ``memory_fraction`` is the share of an accelerator's total memory that weights and KV cache may take together.
+    ``num_threads`` None is, on a CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an
+    accelerator's total memory that weights and KV cache may take together.
     """
 
     name: Literal["continuous"] = "continuous"
@@ -46,6 +47,7 @@ class EngineConfig:
     max_waiting: int = Field(default=192, ge=0)
     memory_fraction: float = Field(default=0.85, gt=0, le=1)
     kv_memory_gib: float | None = Field(default=None, gt=0)
+    num_threads: int | None = Field(default=None, ge=1)
     prefill_chunk_tokens: int = Field(default=512, ge=1)
 
 

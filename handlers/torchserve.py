@@ -90,8 +90,13 @@ def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], co
         if bool(keys.get(key, False)) != bool(wanted.get(key, False)):
             line = f"{key}: {str(bool(wanted.get(key))).lower()}"
             raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml")
-    if wanted["maxWorkers"] == 1 and wanted.get("continuousBatching") and keys.get("maxWorkers", 1) != 1:
+    if not wanted.get("continuousBatching"):
+        return
+    if keys.get("maxWorkers", 1) != 1:
         raise ConfigError(f"{handler.__name__} takes one worker: set 'minWorkers: 1' and 'maxWorkers: 1' in model-config.yaml")
+    if keys.get("batchSize", 1) < wanted["batchSize"]:
+        line = f"batchSize: {wanted['batchSize']}"
+        raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml: all that may run, wait or be refused")
 
 
 def _stream_at_once(exchange: Exchange, context: Any) -> None:

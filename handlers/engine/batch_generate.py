@@ -5,9 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from handlers.config import EngineConfig
 from handlers.engine.capacity import model_len
+from handlers.engine.threads import settle_num_threads
 from handlers.errors import ConfigError
 from handlers.requests import FinishReason, SamplingParams
 
@@ -27,12 +30,14 @@ OnToken = Callable[[int, int, bool], bool]
 class BatchGenerator:
     """Run a transformers model over batches of prompts, each row with its own sampling parameters and limits. Not thread-safe."""
 
-    def __init__(self, model: Any, max_model_len: int | None = None, *, eos_token_ids: frozenset[int] = frozenset()) -> None:
+    def __init__(self, model: Any, config: EngineConfig = EngineConfig(), *, eos_token_ids: frozenset[int] = frozenset()) -> None:
         self._model = model
         self._eos_token_ids = eos_token_ids
         # What is not set for a run, generate() takes from here: end tokens that a row ignores, penalties that no row asked for.
         model.generation_config = type(model.generation_config)()
-        self.max_model_len = _shorter(model_len(model.config), max_model_len)
+        self.max_model_len = _shorter(model_len(model.config), config.max_model_len)
+        if model.device.type == "cpu":
+            settle_num_threads(partial(_trial_step, model), config.num_threads)
 
     def run(self, prompts: Sequence[Prompt], on_token: OnToken) -> list[FinishReason]:
         """Generate until every row has ended; tell each token to ``on_token`` as it comes, and return why each row ended."""
@@ -98,6 +103,14 @@ class _Rows:
         if self._on_token(row, token_id, is_end) or is_end:
             return "stop"
         return "length" if self._num_generated >= (self._params[row].max_tokens or 1) else None
+
+
+def _trial_step(model: Any) -> None:
+    """Run the model over one token of a few sequences."""
+    import torch
+
+    with torch.inference_mode():
+        model(input_ids=torch.zeros(8, 1, dtype=torch.long), use_cache=False)
 
 
 def _left_padded(prompts: Sequence[Prompt]) -> tuple[Any, Any]:

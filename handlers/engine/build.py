@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from handlers.config import EngineConfig
+from handlers.engine.scheduler import Chunk, StepPlan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,6 +27,7 @@ def build_engine_client(model: PreTrainedModel, config: EngineConfig, *, eos_tok
     from handlers.engine.compatibility import adopt, check_runner
     from handlers.engine.engine import Engine
     from handlers.engine.thread import ThreadClient
+    from handlers.engine.threads import settle_num_threads
     from handlers.engine.transformers_runner import TransformersRunner
 
     adoption = adopt(model)
@@ -36,6 +39,14 @@ def build_engine_client(model: PreTrainedModel, config: EngineConfig, *, eos_tok
     )
     runner = TransformersRunner(model, adoption.kv_shapes, num_slots=capacity.num_slots, max_model_len=capacity.max_model_len)
     check_runner(model, runner, adoption)
+    if model.device.type == "cpu":
+        settle_num_threads(partial(runner.run, _trial_step(capacity.num_slots)), config.num_threads)
+        runner.reset()
     logger.info("engine ready: %d sequences of up to %d tokens", capacity.num_slots, capacity.max_model_len)
     engine = Engine(runner, prefill_chunk_tokens=config.prefill_chunk_tokens, eos_token_ids=eos_token_ids)
     return ThreadClient(engine, max_waiting=config.max_waiting)
+
+
+def _trial_step(num_slots: int) -> StepPlan:
+    """Return a step of a few sequences at once, as an engine with something to do makes it."""
+    return StepPlan(tuple(Chunk(f"trial {slot}", slot, 0, (0,), samples=True) for slot in range(min(num_slots, 8))))

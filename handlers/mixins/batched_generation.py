@@ -28,7 +28,7 @@ class BatchedGenerationMixin(HandlerHooks):
         """Load the model into this worker."""
         super().initialize(context)
         model = self.load_model()
-        self.generator = BatchGenerator(model, self.config.engine.max_model_len, eos_token_ids=eos_token_ids(model))
+        self.generator = BatchGenerator(model, self.config.engine, eos_token_ids=eos_token_ids(model))
         self.tokenizer.limit_prompts(self.generator.max_model_len - 1)
 
     def inference(self, requests: list[Request]) -> list[Request]:

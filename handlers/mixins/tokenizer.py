@@ -7,6 +7,7 @@ from typing import Any
 from handlers.hooks import HandlerHooks
 from handlers.requests import Request
 from handlers.stages import run_stage
+from handlers.telemetry import report_loading
 from handlers.text.tokenizer import TextTokenizer, load_tokenizer
 
 
@@ -22,6 +23,7 @@ class TokenizerMixin(HandlerHooks):
     def initialize(self, context: Any) -> None:
         """Load the tokenizer; raise ConfigError if the checkpoint has none."""
         super().initialize(context)
+        report_loading("loading the tokenizer")
         self.tokenizer = load_tokenizer(self.model_dir / self.config.model.path, self.model_dir, self.config)
 
     def render(self, requests: list[Request]) -> list[Request]:

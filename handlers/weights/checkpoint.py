@@ -61,6 +61,9 @@ class Checkpoint:
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # A worker's log is no terminal.
 
         has_gpu = torch.cuda.is_available()
         try:
