@@ -34,6 +34,8 @@ def main() -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    # Otherwise the compiled gradient of the embedding adds up in the order in which the threads happen to arrive.
+    torch.use_deterministic_algorithms(True)
     tokenizer = train_tokenizer(turn.content for turns in islice(conversations(args.seed), TOKENIZER_CONVERSATIONS) for turn in turns)
     model = new_model(tokenizer)
     console.print(f"tinychat: {model.num_parameters():,} parameters, {len(tokenizer)} tokens, {args.steps} steps, seed {args.seed}")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import struct
+import subprocess
 import sys
 from dataclasses import asdict
 from itertools import islice
@@ -23,8 +24,12 @@ from kinds import KINDS  # noqa: E402
 from packing import IGNORE, LONG, SHORT, batches  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-MINIMUM_ACCURACY = {kind: 0.8 for kind in KINDS}
-MAXIMUM_PERPLEXITY = 1.5
+# A little below what evaluate.py measures (see the README), because the samples here are small.
+MINIMUM_ACCURACY = {
+    "arithmetic": 0.90, "extraction": 0.95, "reading": 0.75, "facts": 0.95, "lists": 0.90,
+    "stories": 0.80, "smalltalk": 0.80, "copying": 0.70, "memory": 0.90, "system": 0.80,
+}  # fmt: skip
+MAXIMUM_PERPLEXITY = 1.6
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +105,15 @@ def test_a_tokenizer_trained_twice_is_the_same():
     assert train_tokenizer(texts).get_vocab() == train_tokenizer(texts).get_vocab()
 
 
+@pytest.mark.slow
+def test_training_twice_gives_the_same_weights(tmp_path):
+    for run in ("first", "second"):
+        subprocess.run([sys.executable, FOLDER / "train.py", "--steps", "20", "--out", tmp_path / run], check=True)
+    assert (tmp_path / "first" / "model.safetensors").read_bytes() == (tmp_path / "second" / "model.safetensors").read_bytes()
+
+
 def test_packing_loses_no_answer_token(tokenizer):
-    tokenized = [tokenize(tokenizer, turns) for turns in islice(conversations(5), 1500)]
+    tokenized = [tokenize(tokenizer, turns) for turns in islice(conversations(5), 4000)]
     packed = list(batches(tokenized, tokenizer.pad_token_id))
     assert {tuple(batch.input_ids.shape) for batch in packed} == {SHORT, LONG}
     for batch in packed:
