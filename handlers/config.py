@@ -34,21 +34,31 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class EngineConfig:
-    """Sizes of the engine: lengths in tokens, queues in requests, memory in GiB.
+    """What runs the model, and its sizes: lengths in tokens, queues in requests, memory in GiB.
 
-    ``max_model_len`` None is the model's own. ``kv_memory_gib`` None is, on a CPU, the smaller of 4 GiB and a quarter of free memory.
-    ``num_threads`` None is, on a CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an
-    accelerator's total memory that weights and KV cache may take together.
+    ``name`` "continuous" is our own engine, "generate" runs transformers' ``generate`` over static batches, "auto" the first where it can run
+    the model and else the second. ``process``: in a child process of the worker, of which there are ``replicas``; each holds the weights, and
+    one that finishes no step for ``step_timeout_s`` while it has work is restarted.
+    ``max_model_len`` None is the model's own. ``kv_memory_gib`` (of each replica) None is, on a CPU, the smaller of 4 GiB and a quarter of free
+    memory. ``num_threads`` None is, on a CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an
+    accelerator's total memory that weights and KV cache may take together. ``prefix_caching`` keeps the blocks of finished sequences for
+    prompts that begin alike. ``native_kernels``: compile small C kernels where there is a compiler.
     """
 
-    name: Literal["continuous"] = "continuous"
+    name: Literal["auto", "continuous", "generate"] = "auto"
+    process: bool = True
+    replicas: int = Field(default=1, ge=1, le=64)
+    step_timeout_s: float = Field(default=120.0, gt=0)
     max_model_len: int | None = Field(default=None, ge=1)
     max_running: int = Field(default=64, ge=1)
     max_waiting: int = Field(default=192, ge=0)
     memory_fraction: float = Field(default=0.85, gt=0, le=1)
     kv_memory_gib: float | None = Field(default=None, gt=0)
     num_threads: int | None = Field(default=None, ge=1)
+    block_tokens: int = Field(default=16, ge=1)
     prefill_chunk_tokens: int = Field(default=512, ge=1)
+    prefix_caching: bool = True
+    native_kernels: bool = True
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -67,9 +77,15 @@ class StreamConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class LimitsConfig:
-    """Limits on one request, in tokens, beyond what the model itself can take."""
+    """Limits beyond what the model itself can take.
+
+    ``max_prompt_tokens`` of one request; ``max_queued_tokens`` of the prompts of all that wait (beyond it: 429); ``max_queue_s`` is how long a
+    request may wait that does not say so itself.
+    """
 
     max_prompt_tokens: int | None = Field(default=None, ge=1)
+    max_queued_tokens: int | None = Field(default=None, ge=1)
+    max_queue_s: float | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from handlers.errors import Failed, InvalidRequest, RequestError
 
-FinishReason = Literal["stop", "length", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "cancelled", "expired", "error"]
 Message = dict[str, Any]
 
 
@@ -18,24 +18,44 @@ Message = dict[str, Any]
 class SamplingParams:
     """How one sequence is sampled; neutral values mean "off".
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 and ``top_p`` 1 keep the whole vocabulary. ``seed`` None draws a fresh one; a given seed makes
-    the output reproducible whatever else is in the batch. ``stop`` strings are matched in the decoded text, ``stop_token_ids`` before it.
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep the whole vocabulary. ``repetition_penalty`` divides the logits of
+    tokens of prompt and output (Keskar et al. 2019); ``presence_penalty`` and ``frequency_penalty`` are subtracted for tokens of the output
+    (OpenAI). ``logit_bias`` are pairs of token id and what is added to its logit. ``seed`` None draws a fresh one; a given seed makes
+    the output reproducible whatever else is in the batch. ``stop`` strings are matched in the decoded text, ``stop_token_ids`` before it;
+    no token ends a sequence before it has ``min_tokens`` generated ones.
     ``max_tokens`` None means the handler's ``generation.max_new_tokens``; it is a number once the request is rendered.
+    ``logprobs`` None reports none, 0 that of each token, n > 0 also those of the n most likely ones, all of the model's own distribution.
     """
 
     max_tokens: int | None = None
+    min_tokens: int = 0
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
+    logprobs: int | None = None
 
     @property
     def is_greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log probability of a generated token, and the most likely tokens in its place with theirs, the likeliest first."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from handlers.requests import FinishReason, SamplingParams
+from handlers.requests import FinishReason, SamplingParams, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """What happened to one sequence since the last poll.
 
-    ``token_ids`` are newly generated, in order. The last ``num_stop_tokens`` (0 or 1) of them ended the sequence (an eos or stop token):
-    they count as generated but are no text. ``finish_reason`` is set on exactly one event of a sequence, its last. ``error`` comes
-    with ``finish_reason`` "error" and is fit for a client.
+    ``token_ids`` are newly generated, in order, and ``logprobs`` theirs if they were asked for. The last ``num_stop_tokens`` (0 or 1) of them
+    ended the sequence (an eos or stop token): they count as generated but are no text. ``finish_reason`` is set on exactly one event of a
+    sequence, its last: "expired" when it waited longer than it was allowed to, and ``error`` comes with "error" and is fit for a client.
+    ``start`` is on the event with the first token.
     """
 
     sequence_id: str
@@ -23,18 +24,36 @@ class Event:
     finish_reason: FinishReason | None = None
     num_stop_tokens: int = 0
     error: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    start: Start | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a sequence began: how long it waited until the model first read of it, and how many tokens of its prompt were cached."""
+
+    queue_s: float
+    num_cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """A snapshot of the engine: sequences by state, slots, totals since the start, and step times over the recent past in milliseconds."""
+    """A snapshot of the engine: sequences by state, KV blocks, totals since the start, and the recent past in milliseconds and tokens/s.
+
+    ``blocks_used`` belong to running sequences; cached blocks that nobody uses count as free. Of ``queried_tokens`` of prompts
+    ``cached_tokens`` were found in the prefix cache.
+    """
 
     running: int = 0
     waiting: int = 0
-    slots_used: int = 0
-    slots_total: int = 0
+    blocks_used: int = 0
+    blocks_total: int = 0
+    queried_tokens: int = 0
+    cached_tokens: int = 0
+    preemptions: int = 0
     steps: int = 0
     generated_tokens: int = 0
+    tokens_per_s: float = 0.0
     step_ms_p50: float = 0.0
     step_ms_p99: float = 0.0
 
@@ -47,11 +66,21 @@ class EngineClient(Protocol):
         """The longest sequence, prompt and generated tokens together."""
         ...
 
-    def add(self, sequence_id: str, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
+    def add(
+        self,
+        sequence_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        max_queue_s: float | None = None,
+    ) -> None:
         """Admit a sequence; its events follow from ``poll``.
 
-        Raises InvalidRequest (empty prompt, a token id outside the vocabulary, a length that never fits), Overloaded (the waiting room is
-        full) or Unavailable (draining or closed). An error here is the only answer: no event follows.
+        Waiting sequences start in the order of ``priority`` (the lowest first), then of arrival. One that still waits after ``max_queue_s`` is
+        never run: its only event is "expired". Raises InvalidRequest (empty prompt, a token id outside the vocabulary, a length that never
+        fits), Overloaded (no room, in requests or in tokens) or Unavailable (draining or closed). An error here is the only answer: no event
+        follows.
         """
         ...
 

@@ -14,13 +14,18 @@ class Runner(Protocol):
     """Owns the device, its memory and the layout of the KV cache in it. Used by one thread."""
 
     @property
-    def num_slots(self) -> int:
-        """Sequences that can be held at once."""
+    def num_blocks(self) -> int:
+        """KV blocks that can be in use at once; their ids run from 0 to ``num_blocks - 1``."""
+        ...
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens that a block holds."""
         ...
 
     @property
     def max_model_len(self) -> int:
-        """Tokens that a slot holds."""
+        """The longest sequence, in tokens."""
         ...
 
     @property
@@ -31,8 +36,9 @@ class Runner(Protocol):
     def run(self, plan: StepPlan) -> Tensor:
         """Compute every chunk and keep its keys and values.
 
-        Returns float32 logits ``(num_sampling_chunks, vocab_size)``, in the order of the plan. A chunk that starts at position 0 begins a
-        new sequence in its slot. Whatever it raises, ``reset`` makes the runner usable again.
+        Returns float32 logits ``(num_sampling_chunks, vocab_size)``, in the order of the plan. The keys and values of the tokens before a
+        chunk lie in its blocks, which other sequences may share; those that the chunk fills are its own. Whatever it raises, ``reset``
+        makes the runner usable again.
         """
         ...
 

@@ -12,12 +12,16 @@ from handlers.engine.slots import SlotPool
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive tokens of one sequence, from position ``start`` on, that go to ``slot``; ``samples`` when they are its last."""
+    """Consecutive tokens of one sequence, from position ``start`` on; ``samples`` when they are its last.
+
+    Position p lies in block ``block_ids[p // block_tokens]``; there may be more blocks than the chunk reaches. The list is the sequence's
+    own and grows with it: it is valid during the step.
+    """
 
     sequence_id: str
-    slot: int
     start: int
     token_ids: tuple[int, ...]
+    block_ids: Sequence[int]
     samples: bool
 
     @property
