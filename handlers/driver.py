@@ -12,20 +12,22 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 from handlers.engine.client import EngineClient, Event
-from handlers.errors import Failed, Unavailable
+from handlers.errors import Failed, Overloaded, Unavailable
 from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import Incoming, Reply
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, FinishReason, Request
 from handlers.stages import run_observer, run_stage
+from handlers.telemetry import EngineGauges
 from handlers.text.output import TextOutput
 
 logger = logging.getLogger(__name__)
 
 _ENGINE_LOST = "the engine does not answer; send this request again"
+_GAUGES_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +40,30 @@ class Cadence:
 
 
 @dataclass(eq=False, slots=True)
-class _Live:
-    """A request that the engine is working on."""
+class _Sequence:
+    """A choice that the engine works on."""
 
-    exchange: Exchange
+    live: _Live
+    request: Request
     output: TextOutput
     is_running: bool = True
     """Whether the engine may still generate for it."""
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    """A client's request whose answer has begun."""
+
+    exchange: Exchange
+    is_finished: bool = False
+    sequences: list[_Sequence] = field(default_factory=list)
     num_sent_tokens: int = 0
     num_confirmed_tokens: int = 0
     """Tokens generated when the client was last known to be there: a message only shows that the one before it was not the last."""
 
     @property
-    def request(self) -> Request:
-        return self.exchange.request
+    def num_tokens(self) -> int:
+        return sum([sequence.output.num_tokens for sequence in self.sequences])
 
 
 class ContinuousDriver:
@@ -67,109 +79,170 @@ class ContinuousDriver:
         self._new_output = new_output
         self._cadence = cadence
         self._live: dict[str, _Live] = {}
+        self._sequences: dict[str, _Sequence] = {}
+        self._gauges = EngineGauges(handler.report)
+        self._gauges_due_s = 0.0
 
     def step(self, batch: Sequence[Incoming]) -> list[Reply | None]:
         """Return a reply for each request in ``batch``, in its order; None where there is nothing to say yet."""
         self._cancel_vanished({incoming.id for incoming in batch})
         admitted = {incoming.id: self._admit(incoming) for incoming in batch if incoming.id not in self._live}
         self._collect(0.0 if admitted else self._cadence.poll_s)
-        return [admitted.get(incoming.id) or self._next_reply(incoming.id) for incoming in batch]
+        now_s = time.monotonic()
+        replies = [admitted.get(incoming.id) or self._next_reply(incoming.id, now_s) for incoming in batch]
+        if now_s >= self._gauges_due_s or not self._live:  # Once all have gone there may be no call for a long time.
+            self._gauges_due_s = now_s + _GAUGES_EVERY_S
+            self._report_gauges()
+        return replies
 
     def _cancel_vanished(self, present: set[str]) -> None:
         vanished = self._live.keys() - present
         if vanished:
             self._collect(0.0)  # What was generated for them since the last call counts, too.
         for request_id in vanished:
-            live = self._live.pop(request_id)
-            self._engine.cancel(request_id)
-            live.request.finish_reason = "cancelled"
-            live.request.num_wasted_tokens = live.output.num_tokens - live.num_confirmed_tokens
-            run_observer(self._handler.record, live.request)
+            live = self._live[request_id]
+            requests = live.exchange.requests
+            for request in requests:
+                request.finish_reason = "cancelled"
+            requests[0].num_wasted_tokens = live.num_tokens - live.num_confirmed_tokens
+            self._close(request_id, live)
 
     def _admit(self, incoming: Incoming) -> Reply:
         if _is_handed_over(incoming):
             lost = Request(id=incoming.id, stream=True, error=Unavailable("the worker restarted and lost this request; send it again"))
-            return self._open(Exchange(lost, codec=None))
+            return self._open(Exchange([lost], codec=None))
         exchange = open_exchange(incoming, self._routes, can_stream=self._can_stream)
-        if not exchange.request.is_finished:
-            self._start(exchange.request)
-        if not exchange.request.is_finished:
+        if not exchange.is_finished:
+            self._start(exchange)
+        if not exchange.is_finished:
             return self._open(exchange)
-        run_observer(self._handler.record, exchange.request)
+        for request in exchange.requests:
+            run_observer(self._handler.record, request)
         return exchange.complete()
 
-    def _start(self, request: Request) -> None:
-        for stage in (self._handler.preprocess, self._handler.render, self._handler.inference):
-            if not request.is_finished:
-                run_stage(stage, [request])
-        if request.finish_reason is not None:  # An author's preprocess has answered, without the model.
-            run_stage(self._handler.postprocess, [request])
+    def _start(self, exchange: Exchange) -> None:
+        for stage in (self._handler.preprocess, self._handler.render):
+            for request in exchange.requests:
+                if not request.is_finished:
+                    run_stage(stage, [request])
+        if exchange.error is not None:
+            return
+        exchange.split()
+        run_stage(self._handler.inference, [request for request in exchange.requests if not request.is_finished])
+        for request in exchange.requests:
+            if exchange.error is not None:
+                self._engine.cancel(request.sequence_id)  # Those that came before the one that was refused.
+            elif request.finish_reason is not None:  # An author's preprocess has answered, without the model.
+                run_stage(self._handler.postprocess, [request])
 
     def _open(self, exchange: Exchange) -> Reply:
-        self._live[exchange.request.id] = _Live(exchange, self._new_output(exchange.request))
+        live = _Live(exchange, is_finished=exchange.is_finished)
+        for request in exchange.requests:
+            sequence = _Sequence(live, request, self._new_output(request), is_running=not request.is_finished)
+            live.sequences.append(sequence)
+            self._sequences[request.sequence_id] = sequence
+        self._live[exchange.requests[0].id] = live
         return exchange.open()
 
     def _collect(self, patience_s: float) -> None:
         """Take in events until something is due to be sent, or patience is over: every answer to the frontend costs it a round trip."""
-        deadline_s = time.monotonic() + patience_s
+        now_s = time.monotonic()
+        due_s = min([now_s + patience_s, *[self._due_s(live) for live in self._live.values()]])
         while True:
-            wait_s = min([deadline_s - time.monotonic(), *(self._due_in_s(live) for live in self._live.values())])
+            wait_s = due_s - now_s
             for event in self._poll(max(wait_s, 0.0)):
-                self._take(event)
+                live = self._take(event)
+                if live is not None:
+                    due_s = min(due_s, self._due_s(live))
             if wait_s <= 0.0:
                 return
+            now_s = time.monotonic()
 
-    def _due_in_s(self, live: _Live) -> float:
-        if live.request.is_finished:
+    def _due_s(self, live: _Live) -> float:
+        """Return when the next message is due, on the monotonic clock."""
+        if live.is_finished:
             return 0.0
-        pause_s = self._cadence.flush_s if live.exchange.pending else self._cadence.heartbeat_s
-        return live.exchange.last_sent_s + pause_s - time.monotonic()
+        return live.exchange.last_sent_s + (self._cadence.flush_s if live.exchange.has_news else self._cadence.heartbeat_s)
 
     def _poll(self, timeout_s: float) -> list[Event]:
         try:
             return self._engine.poll(timeout_s)
         except Exception:
             logger.exception("the engine cannot be asked for news: failing all requests that it works on")
-            return [Event(request_id, finish_reason="error", error=_ENGINE_LOST) for request_id in self._live]
+            return [Event(sequence_id, finish_reason="error", error=_ENGINE_LOST) for sequence_id in self._sequences]
 
-    def _take(self, event: Event) -> None:
-        live = self._live.get(event.sequence_id)
-        if live is None or live.request.is_finished:
-            return  # Cancelled, or stopped by a stop string: what the engine still had in hand is of no interest.
-        live.is_running = event.finish_reason is None
-        run_stage(lambda _: self._advance(live, event), [live.request])
+    def _take(self, event: Event) -> _Live | None:
+        """Take in an event and return the request that it is about, if it is of interest."""
+        sequence = self._sequences.get(event.sequence_id)
+        if sequence is None or sequence.request.is_finished:
+            return None  # Cancelled, or stopped by a stop string: what the engine still had in hand.
+        sequence.is_running = event.finish_reason is None
+        run_stage(lambda _: self._advance(sequence, event), [sequence.request])
+        if sequence.request.is_finished:
+            self._stop(sequence)
+            sequence.live.is_finished = sequence.live.exchange.is_finished
+            sequence.live.exchange.has_news = True
+        return sequence.live
 
-    def _advance(self, live: _Live, event: Event) -> None:
-        """Take in an event of a live request. Whatever the tokenizer or a hook raises fails this request."""
-        request, output = live.request, live.output
+    def _advance(self, sequence: _Sequence, event: Event) -> None:
+        """Take in an event of a live choice. Whatever the tokenizer or a hook raises fails the request."""
+        request, output = sequence.request, sequence.output
         if event.token_ids and request.first_token_s is None:
             request.first_token_s = time.time()
-        text = output.push(event.token_ids, event.num_stop_tokens)
+        if event.start is not None:
+            request.queue_s, request.num_cached_tokens = event.start.queue_s, event.start.num_cached_tokens
+        text = output.push(event.token_ids, event.num_stop_tokens, event.logprobs)
         request.num_generated_tokens = output.num_tokens
         reason: FinishReason | None = "stop" if output.is_stopped else event.finish_reason
         if reason is not None:
             text += output.finish()
+        if event.logprobs or reason is not None:
+            request.tokens += output.take_tokens()
         if text:
             self._handler.emit(request, Delta(text))
         if reason is None or request.error is not None:
             return
-        if reason not in ("stop", "length"):
-            raise Failed(event.error or "the engine gave this request up; send it again")
+        _check_ending(reason, event.error)
         request.finish_reason = reason
         self._handler.postprocess([request])
 
-    def _next_reply(self, request_id: str) -> Reply | None:
+    def _stop(self, sequence: _Sequence) -> None:
+        if sequence.is_running:
+            sequence.is_running = False
+            self._engine.cancel(sequence.request.sequence_id)
+
+    def _next_reply(self, request_id: str, now_s: float) -> Reply | None:
         live = self._live[request_id]
-        if live.request.is_finished:
-            del self._live[request_id]
-            if live.is_running:
-                self._engine.cancel(request_id)
-            run_observer(self._handler.record, live.request)
-            return live.exchange.end()
-        if self._due_in_s(live) > 0.0:
+        if live.is_finished:
+            reply = live.exchange.end()
+            self._close(request_id, live)
+            return reply
+        if self._due_s(live) > now_s:
             return None
-        live.num_confirmed_tokens, live.num_sent_tokens = live.num_sent_tokens, live.output.num_tokens
+        live.num_confirmed_tokens, live.num_sent_tokens = live.num_sent_tokens, live.num_tokens
         return live.exchange.flush()
+
+    def _close(self, request_id: str, live: _Live) -> None:
+        """Forget a request whose fate is known, whatever the engine still does for it."""
+        del self._live[request_id]
+        for sequence in live.sequences:
+            self._stop(sequence)
+            del self._sequences[sequence.request.sequence_id]
+            run_observer(self._handler.record, sequence.request)
+
+    def _report_gauges(self) -> None:
+        try:
+            self._gauges.report(asdict(self._engine.stats()))
+        except Exception:
+            logger.exception("the engine's gauges could not be reported")
+
+
+def _check_ending(reason: FinishReason, error: str | None) -> None:
+    """Raise what the client is told of a sequence that did not end by itself."""
+    if reason == "expired":
+        raise Overloaded("this request waited as long as it may and was not begun; send it again later", code="queue_timeout")
+    if reason not in ("stop", "length"):
+        raise Failed(error or "the engine gave this request up; send it again")
 
 
 def _is_handed_over(incoming: Incoming) -> bool:

@@ -74,13 +74,13 @@ class NotFound(InvalidRequest):
 
 
 class Overloaded(RequestError):
-    """The waiting room is full; try again after ``retry_after_s`` seconds."""
+    """No room, or no turn in time; try again after ``retry_after_s`` seconds."""
 
     status = 429
     kind = "rate_limit_error"
 
-    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
-        super().__init__(message, code="overloaded")
+    def __init__(self, message: str, *, retry_after_s: int = 1, code: str = "overloaded") -> None:
+        super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
 
     @property

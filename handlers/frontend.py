@@ -70,18 +70,24 @@ def _stopping_criterion(reply: Reply | None) -> Any:
     return lambda _: None if more is None else not more
 
 
-def _read(parameters: Mapping[str, Any], context: Any, index: int) -> Incoming:
-    received = {name.lower(): value for name, value in context.get_all_request_header(index).items()}
-    headers = {name: value for name, value in received.items() if isinstance(value, str)}
-    name = next((name for name in ("body", "data") if name in parameters), None)
-    part = received.get(name) if name else None
+def incoming_of(request_id: str, headers: Mapping[str, str], parameters: Mapping[str, Any], part_types: Mapping[str, str]) -> Incoming:
+    """Return the request of ``headers``, named in lower case, and ``parameters``, the parts of its body by their names."""
+    name = next((name for name in ("body", "data") if name in parameters), "")
     return Incoming(
-        id=context.request_ids[index],
+        id=request_id,
         route=headers.get("url_path", "").strip("/"),
-        body=_as_bytes(parameters.get(name or "", b"")) if parameters else None,
-        content_type=(part or {}).get("content-type", "") if isinstance(part, dict) else headers.get("content-type", ""),
+        body=_as_bytes(parameters.get(name, b"")) if parameters else None,
+        content_type=part_types.get(name) or headers.get("content-type", ""),
         headers=headers,
     )
+
+
+def _read(parameters: Mapping[str, Any], context: Any, index: int) -> Incoming:
+    """TorchServe keeps the parts' content types among the headers, under the parts' names and as mappings."""
+    received = context.get_all_request_header(index)
+    headers = {name.lower(): value for name, value in received.items() if isinstance(value, str)}
+    part_types = {name: value.get("content-type", "") for name, value in received.items() if isinstance(value, dict)}
+    return incoming_of(context.request_ids[index], headers, parameters, part_types)
 
 
 def _as_bytes(value: Any) -> bytes:

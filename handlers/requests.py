@@ -59,6 +59,29 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class Token:
+    """A token of the vocabulary as clients see it: ``text`` stands for it alone, and ``raw`` are the bytes that it writes.
+
+    A token that holds only some bytes of a character has no text of its own; ``text`` then spells the bytes (``\\xf0\\x9f``).
+    """
+
+    id: int
+    text: str
+    raw: bytes
+    is_special: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToken:
+    """A token of a request's text, its log probability, the likeliest tokens in its place, and at which character its text begins."""
+
+    token: Token
+    logprob: float
+    offset: int
+    top: tuple[tuple[Token, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A new piece of a request's text."""
 
@@ -67,14 +90,19 @@ class Delta:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """One client request on its way through the stages.
+    """One choice of one client's request, on its way through the stages.
 
-    The client gives exactly one of ``messages``, ``prompt`` and ``prompt_token_ids``; the last always stands after ``render``.
-    ``route`` is the path below the prediction URL, ``content_type`` the media type of the answer unless it is streamed.
+    Until it is rendered a request stands for all ``n`` choices of one prompt; ``choices`` then makes one of each. They share ``id``, and
+    ``index`` counts the choices of all prompts of a client's request. The client gives exactly one of ``messages``, ``prompt`` and
+    ``prompt_token_ids``; the last always stands after ``render``. ``route`` is the path below the prediction URL, ``content_type`` the
+    media type of the answer unless it is streamed. Of those that wait for the engine the lowest ``priority`` is the first, and none waits
+    longer than ``max_queue_s``.
     Not thread-safe: a request belongs to the worker's main thread.
     """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    index: int = 0
+    n: int = 1
     route: str = ""
     content_type: str = "application/json"
     model: str = ""
@@ -82,6 +110,8 @@ class Request:
     prompt: str | None = None
     prompt_token_ids: list[int] = field(default_factory=list)
     params: SamplingParams = field(default_factory=SamplingParams)
+    priority: int = 0
+    max_queue_s: float | None = None
     stream: bool = False
     include_usage: bool = False
     headers: dict[str, str] = field(default_factory=dict)
@@ -93,13 +123,26 @@ class Request:
     """The author's: extra top-level fields of the JSON answer (and of a stream's last event)."""
 
     text: str = ""
+    tokens: list[OutputToken] = field(default_factory=list)
+    """The tokens of the text, if their log probabilities were asked for."""
     num_generated_tokens: int = 0
+    num_cached_tokens: int = 0
     num_wasted_tokens: int = 0
-    num_sent_chars: int = 0
     sink: Callable[[str], None] | None = None
     finish_reason: FinishReason | None = None
     error: RequestError | None = None
+    queue_s: float | None = None
     first_token_s: float | None = None
+
+    @property
+    def sequence_id(self) -> str:
+        """What the engine knows this choice by."""
+        return f"{self.id}#{self.index}" if self.index else self.id
+
+    @property
+    def is_first_choice(self) -> bool:
+        """Whether this is the first choice of its prompt, on which the prompt is accounted."""
+        return self.index % self.n == 0
 
     @property
     def is_finished(self) -> bool:
@@ -115,10 +158,20 @@ class Request:
 
     def answer(self, text: str) -> None:
         """Answer this request without the model, from ``preprocess``: with something cached, or canned."""
-        if self.sink is not None:
-            self.sink(text)
         self.text = text
         self.finish_reason = "stop"
+
+    def choices(self, first_index: int = 0) -> list[Request]:
+        """Return the ``n`` requests, one a choice, that a rendered one stands for; a given seed is followed by the ones after it.
+
+        The request itself is the first; the others share its prompt and its ``headers``, and have ``extra`` and ``fields`` of their own.
+        """
+        self.index = first_index
+        return [self, *(self._choice(number) for number in range(1, self.n))]
+
+    def _choice(self, number: int) -> Request:
+        params = self.params if self.params.seed is None else replace(self.params, seed=_wrapped(self.params.seed + number))
+        return replace(self, index=self.index + number, params=params, extra=dict(self.extra), fields=dict(self.fields), tokens=[])
 
     def limit_tokens(self, default: int, max_model_len: int) -> None:
         """Settle ``params.max_tokens`` of a rendered request: ``default``, or what the window leaves.
@@ -127,14 +180,15 @@ class Request:
         """
         num_prompt_tokens = len(self.prompt_token_ids)
         room = max_model_len - num_prompt_tokens
-        asked = self.params.max_tokens
-        if room < (asked or 1):
+        asked, least = self.params.max_tokens, max(self.params.min_tokens, 1)
+        wanted = asked or least
+        if room < wanted:
             raise InvalidRequest(
-                f"the prompt has {num_prompt_tokens} tokens and max_tokens is {asked or 1}: together more than the model's {max_model_len}",
+                f"the prompt has {num_prompt_tokens} tokens and max_tokens is {wanted}: together more than the model's {max_model_len}",
                 param="max_tokens",
                 code="context_length_exceeded",
             )
-        self.params = replace(self.params, max_tokens=asked or min(default, room))
+        self.params = replace(self.params, max_tokens=asked or min(max(default, least), room))
 
     def map_text(self, function: Callable[[str], str]) -> None:
         """Apply ``function`` to every piece of text that the client sent: each message's text, or the prompt. Token ids are not text."""
@@ -142,6 +196,11 @@ class Request:
             self.messages = [_map_message(message, function) for message in self.messages]
         if self.prompt is not None:
             self.prompt = function(self.prompt)
+
+
+def _wrapped(seed: int) -> int:
+    """Keep a seed within 64 bits, signed."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def _map_message(message: Message, function: Callable[[str], str]) -> Message:

@@ -1,4 +1,4 @@
-"""The metrics that a worker reports: one observation a finished request, nothing a token.
+"""The metrics that a worker reports: one observation a finished request, the engine's gauges once a second, nothing a token.
 
 TorchServe passes no histogram buckets, so durations are in seconds, which fit the Prometheus client's default buckets.
 ``config/metrics.yaml`` declares the same names; a test compares the two.
@@ -27,13 +27,33 @@ class Metric:
 
 REQUESTS = Metric("marquee_requests_total", "counter", "count", ("status",))
 REQUEST_TIME = Metric("marquee_request_seconds", "histogram", "s")
+QUEUE_TIME = Metric("marquee_queue_seconds", "histogram", "s")
 FIRST_TOKEN_TIME = Metric("marquee_time_to_first_token_seconds", "histogram", "s")
 TOKEN_TIME = Metric("marquee_inter_token_seconds", "histogram", "s")
 PROMPT_TOKENS = Metric("marquee_prompt_tokens_total", "counter", "count")
+CACHED_TOKENS = Metric("marquee_cached_prompt_tokens_total", "counter", "count")
 GENERATED_TOKENS = Metric("marquee_generated_tokens_total", "counter", "count")
 WASTED_TOKENS = Metric("marquee_tokens_after_disconnect_total", "counter", "count")
+REQUEST_METRICS = (
+    *(REQUESTS, REQUEST_TIME, QUEUE_TIME, FIRST_TOKEN_TIME, TOKEN_TIME),
+    *(PROMPT_TOKENS, CACHED_TOKENS, GENERATED_TOKENS, WASTED_TOKENS),
+)
 
-METRICS = (REQUESTS, REQUEST_TIME, FIRST_TOKEN_TIME, TOKEN_TIME, PROMPT_TOKENS, GENERATED_TOKENS, WASTED_TOKENS)
+PREEMPTIONS = Metric("marquee_preemptions_total", "counter", "count")
+HIT_RATIO = Metric("marquee_prefix_hit_ratio", "gauge", "count")
+ENGINE_GAUGES = {
+    "running": Metric("marquee_running_sequences", "gauge", "count"),
+    "waiting": Metric("marquee_waiting_sequences", "gauge", "count"),
+    "blocks_used": Metric("marquee_kv_blocks_used", "gauge", "count"),
+    "blocks_total": Metric("marquee_kv_blocks", "gauge", "count"),
+    "step_ms_p50": Metric("marquee_step_p50_milliseconds", "gauge", "ms"),
+    "step_ms_p99": Metric("marquee_step_p99_milliseconds", "gauge", "ms"),
+    "tokens_per_s": Metric("marquee_generated_tokens_per_second", "gauge", "count"),
+}
+"""By the name of the statistic."""
+ENGINE_METRICS = (PREEMPTIONS, HIT_RATIO, *ENGINE_GAUGES.values())
+
+METRICS = (*REQUEST_METRICS, *ENGINE_METRICS)
 
 logger = logging.getLogger(__name__)
 
@@ -42,19 +62,45 @@ Report = Callable[[Metric, float, Mapping[str, str]], None]
 
 
 def observe_request(request: Request, report: Report) -> None:
-    """Report everything about a request whose fate is known. ``status`` is ``ok``, ``cancelled`` or the HTTP status of its error."""
+    """Report everything about a choice whose fate is known. ``status`` is ``ok``, ``cancelled`` or the HTTP status of its error.
+
+    A client's request is counted on its first choice, and a prompt on the first choice of its own.
+    """
     now_s = time.time()
-    report(REQUESTS, 1, {"status": _status(request)})
-    report(PROMPT_TOKENS, len(request.prompt_token_ids), {})
+    if request.index == 0:
+        report(REQUESTS, 1, {"status": _status(request)})
+    if request.is_first_choice:
+        report(PROMPT_TOKENS, len(request.prompt_token_ids), {})
+        report(CACHED_TOKENS, request.num_cached_tokens, {})
     report(GENERATED_TOKENS, request.num_generated_tokens, {})
     if request.finish_reason == "cancelled":
         report(WASTED_TOKENS, request.num_wasted_tokens, {})
+    if request.queue_s is not None:
+        report(QUEUE_TIME, request.queue_s, {})
     if request.error is not None or request.first_token_s is None:
         return
     report(REQUEST_TIME, now_s - request.created_s, {})
     report(FIRST_TOKEN_TIME, request.first_token_s - request.created_s, {})
     if request.num_generated_tokens > 1:
         report(TOKEN_TIME, (now_s - request.first_token_s) / (request.num_generated_tokens - 1), {})
+
+
+class EngineGauges:
+    """Reports the engine's statistics, and remembers what it needs to tell by how much a total has grown."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._num_preemptions = 0
+
+    def report(self, stats: Mapping[str, float]) -> None:
+        """Report a snapshot: the fields of the engine's statistics by name."""
+        for name, metric in ENGINE_GAUGES.items():
+            self._report(metric, stats[name], {})
+        self._report(HIT_RATIO, stats["cached_tokens"] / max(stats["queried_tokens"], 1), {})
+        new = stats["preemptions"] - self._num_preemptions
+        self._num_preemptions = int(stats["preemptions"])
+        if new:  # Of an engine that was restarted the count begins again.
+            self._report(PREEMPTIONS, new if new > 0 else stats["preemptions"], {})
 
 
 def _status(request: Request) -> str:

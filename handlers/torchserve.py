@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
 from handlers.integrity import verify_directory
+from handlers.requests import Request
 from handlers.stages import run_observer, run_stage
 from handlers.telemetry import Metric, report_loading
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
@@ -60,14 +61,18 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
             return [json.dumps(self.describe()).encode()]
         can_stream = self.has_capability("streaming")
         exchanges = [open_exchange(incoming, self._routes, can_stream=can_stream) for incoming in read_batch(data, context)]
-        requests = [exchange.request for exchange in exchanges if not exchange.request.is_finished]
+        live = [exchange for exchange in exchanges if not exchange.is_finished]
+        for stage in (self.preprocess, self.render):
+            run_stage(stage, _unfinished(live))
+        for exchange in live:
+            exchange.split()
         if len(exchanges) == 1:
             _stream_at_once(exchanges[0], context)
-        for stage in (self.preprocess, self.render, self.inference):
-            run_stage(stage, [request for request in requests if not request.is_finished])
-        run_stage(self.postprocess, requests)
+        run_stage(self.inference, _unfinished(live))
+        run_stage(self.postprocess, [request for exchange in live for request in exchange.requests])
         for exchange in exchanges:
-            run_observer(self.record, exchange.request)
+            for request in exchange.requests:
+                run_observer(self.record, request)
         return write_replies([exchange.end() if exchange.last_sent_s else exchange.complete() for exchange in exchanges], context)
 
     @functools.cached_property
@@ -99,13 +104,17 @@ def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], co
         raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml: all that may run, wait or be refused")
 
 
+def _unfinished(exchanges: Sequence[Exchange]) -> list[Request]:
+    return [request for exchange in exchanges for request in exchange.requests if not request.is_finished]
+
+
 def _stream_at_once(exchange: Exchange, context: Any) -> None:
     """Send streamed text the moment it is emitted; TorchServe can do so outside of continuous batching when the batch is one."""
-    if not exchange.request.stream:
-        return
 
-    def send(text: str) -> None:
-        exchange.write(text)
+    def send(write: Callable[[str], None], text: str) -> None:
+        write(text)
         send_intermediate(write_replies([exchange.flush()], context), context)
 
-    exchange.request.sink = send
+    for request in exchange.requests:
+        if request.sink is not None:
+            request.sink = functools.partial(send, request.sink)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from handlers.config import HandlerConfig
 from handlers.engine.client import EngineStats, Event
 from handlers.errors import RequestError
@@ -25,14 +27,25 @@ class FakeEngine:
         self.max_model_len = max_model_len
         self.events: list[Event] = []
         self.added: dict[str, tuple[list[int], SamplingParams]] = {}
+        self.queueing: dict[str, tuple[int, float | None]] = {}  # priority and patience of what was added
+        self.room: int | None = None  # sequences that are taken before the refusal
         self.cancelled: list[str] = []
         self.refusal: Exception | None = None
         self.failure: Exception | None = None
 
-    def add(self, sequence_id: str, prompt_token_ids: Sequence[int], params: SamplingParams) -> None:
-        if self.refusal is not None:
+    def add(
+        self,
+        sequence_id: str,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        max_queue_s: float | None = None,
+    ) -> None:
+        if self.refusal is not None and len(self.added) >= (self.room or 0):
             raise self.refusal
         self.added[sequence_id] = (list(prompt_token_ids), params)
+        self.queueing[sequence_id] = (priority, max_queue_s)
 
     def cancel(self, sequence_id: str) -> None:
         self.cancelled.append(sequence_id)
@@ -48,7 +61,7 @@ class FakeEngine:
         self.events.append(Event(sequence_id, tuple(map(ord, text)), finish_reason, **more))
 
     def stats(self) -> EngineStats:
-        return EngineStats()
+        return EngineStats(running=len(self.added))
 
     def drain(self, timeout_s: float) -> bool:
         return True
@@ -67,6 +80,21 @@ def make_context(handler: type[HandlerHooks], model_dir: Path, /, *, name: str =
     metrics.initialize_cache()
     model_config = handler.frontend_keys(HandlerConfig()) | keys
     return Context(name, str(model_dir), {"model": {"modelVersion": "1.0"}}, 8, None, ts.__version__, True, metrics, model_config)
+
+
+def keep_worker(patch: pytest.MonkeyPatch) -> None:
+    """Have what a handler's ``initialize`` changes in its worker process changed back when ``patch`` ends."""
+    from ts.protocol import otf_message_handler
+    from ts.service import Service
+
+    for owner, name in (
+        (otf_message_handler, "_retrieve_buffer"),
+        (otf_message_handler, "_retrieve_inference_msg"),
+        (Service, "predict"),
+    ):
+        patch.setattr(owner, name, getattr(owner, name))
+    patch.setattr("logging.root.filters", [])
+    patch.setenv("TS_DECODE_INPUT_REQUEST", "true")
 
 
 @dataclass

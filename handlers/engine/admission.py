@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from handlers.errors import InvalidRequest
+from handlers.engine.client import Event
+from handlers.errors import InvalidRequest, Overloaded
 from handlers.requests import SamplingParams
+
+_RECENT_ENDS = 64
+_LONGEST_RETRY_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +47,54 @@ class EngineLimits:
         lowest, highest = min(prompt_token_ids), max(prompt_token_ids)
         if not 0 <= lowest <= highest < self.vocab_size:
             raise InvalidRequest(f"prompt token ids must lie in 0..{self.vocab_size - 1}, got {lowest}..{highest}")
+
+
+class Admission:
+    """Counts the live sequences of an engine and decides whether one more may come in. Not thread-safe.
+
+    A sequence is live from ``admit`` to its terminal event, and queued until its first token.
+    """
+
+    def __init__(self, limits: EngineLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._live: set[str] = set()
+        self._queued: dict[str, int] = {}  # tokens of the prompts
+        self._queued_tokens = 0
+        self._ends_s: deque[float] = deque(maxlen=_RECENT_ENDS)
+
+    @property
+    def live(self) -> Collection[str]:
+        """The ids of the sequences that were admitted and have not ended."""
+        return self._live
+
+    def admit(self, sequence_id: str, num_prompt_tokens: int) -> None:
+        """Let a sequence in. Raises Overloaded if there is no room; a prompt that alone is more than may be queued waits alone."""
+        max_live = self._limits.max_running + self._limits.max_waiting
+        if len(self._live) >= max_live:
+            raise Overloaded(f"all {max_live} places are taken; try again later", retry_after_s=self._retry_after_s())
+        max_tokens = self._limits.max_queued_tokens
+        if max_tokens is not None and self._queued and self._queued_tokens + num_prompt_tokens > max_tokens:
+            raise Overloaded(
+                f"prompts of {self._queued_tokens} tokens wait, and with these {num_prompt_tokens} it would be more than {max_tokens}; "
+                "try again later",
+                retry_after_s=self._retry_after_s(),
+            )
+        self._live.add(sequence_id)
+        self._queued[sequence_id] = num_prompt_tokens
+        self._queued_tokens += num_prompt_tokens
+
+    def note(self, event: Event) -> None:
+        """Take in what happened to a live sequence."""
+        if event.sequence_id in self._queued:
+            self._queued_tokens -= self._queued.pop(event.sequence_id)
+        if event.finish_reason is not None:
+            self._live.discard(event.sequence_id)
+            self._ends_s.append(self._clock())
+
+    def _retry_after_s(self) -> int:
+        """Estimate how long those that are queued now take to start: one does whenever another ends."""
+        if not self._ends_s:
+            return 1
+        s_per_end = (self._clock() - self._ends_s[0]) / len(self._ends_s)
+        return min(max(math.ceil(len(self._queued) * s_per_end), 1), _LONGEST_RETRY_S)

@@ -1,4 +1,4 @@
-"""The attention of one step, in place of a model's own: write the new keys and values, then attend to the slots."""
+"""The attention of one step, in place of a model's own: write the new keys and values, then attend to the blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handlers.engine.slot_cache import SlotCache
+from handlers.engine.paged_cache import PagedCache
 from handlers.engine.step_layout import StepLayout
 
 
@@ -32,14 +32,14 @@ class Attention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StepAttention:
-    """The Attention of one step over the slots: one operation a group of sequences and layer."""
+    """The Attention of one step over the blocks: one operation a group of sequences and layer."""
 
-    cache: SlotCache
+    cache: PagedCache
     layout: StepLayout
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         """Keep the new keys and values, and attend; see Attention."""
-        self.cache.write(layer, self.layout, key, value)
+        self.cache.write(layer, self.layout, key[0].transpose(0, 1), value[0].transpose(0, 1))
         num_heads, num_kv_heads = query.shape[1], key.shape[1]
         num_repeats = num_heads // num_kv_heads
         outputs = []

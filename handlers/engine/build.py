@@ -8,27 +8,47 @@ from typing import TYPE_CHECKING
 
 from handlers.config import EngineConfig
 from handlers.engine.scheduler import Chunk, StepPlan
+from handlers.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from handlers.engine.client import EngineClient
+    from handlers.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 
-def build_engine_client(model: PreTrainedModel, config: EngineConfig, *, eos_token_ids: frozenset[int]) -> EngineClient:
+def build_engine_client(
+    model: PreTrainedModel, config: EngineConfig, *, eos_token_ids: frozenset[int], max_queued_tokens: int | None = None
+) -> EngineClient:
     """Start an engine over ``model``, which belongs to it from now on: its attention is replaced, ``model.generate`` no longer works.
 
-    Raises ConfigError when the engine cannot run the model, or when its KV cache does not fit into memory.
+    Raises ConfigError when no engine that ``config.name`` allows can run the model, or when its KV cache does not fit into memory.
     """
     # Here and not above, so that whoever composes handlers may import this module without torch.
-    from handlers.engine.capacity import kv_budget_bytes, model_len, plan_capacity
-    from handlers.engine.compatibility import adopt, check_runner
-    from handlers.engine.engine import Engine
+    from handlers.engine.compatibility import Unfit
+    from handlers.engine.generate_engine import build_generate_engine
     from handlers.engine.thread import ThreadClient
+
+    if config.name != "generate":
+        try:
+            return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens))
+        except Unfit as error:
+            if config.name == "continuous":
+                raise ConfigError(f"{error}. Set handler.engine.name: generate") from error
+            logger.warning("%s; it runs on transformers' generate instead, in batches that do not grow", error)
+    return ThreadClient(build_generate_engine(model, config, eos_token_ids=eos_token_ids, max_queued_tokens=max_queued_tokens))
+
+
+def _build_continuous_engine(
+    model: PreTrainedModel, config: EngineConfig, eos_token_ids: frozenset[int], max_queued_tokens: int | None
+) -> Engine:
+    from handlers.engine.capacity import kv_budget_bytes, model_len, plan_capacity
+    from handlers.engine.compatibility import adopt
+    from handlers.engine.engine import Engine
+    from handlers.engine.runners import choose_runner
     from handlers.engine.threads import settle_num_threads
-    from handlers.engine.transformers_runner import TransformersRunner
 
     adoption = adopt(model)
     capacity = plan_capacity(
@@ -37,16 +57,25 @@ def build_engine_client(model: PreTrainedModel, config: EngineConfig, *, eos_tok
         model_len=model_len(model.config),
         budget_bytes=kv_budget_bytes(config, model.device),
     )
-    runner = TransformersRunner(model, adoption.kv_shapes, num_slots=capacity.num_slots, max_model_len=capacity.max_model_len)
-    check_runner(model, runner, adoption)
+    runner = choose_runner(model, adoption, capacity, config)
     if model.device.type == "cpu":
-        settle_num_threads(partial(runner.run, _trial_step(capacity.num_slots)), config.num_threads)
+        settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
         runner.reset()
-    logger.info("engine ready: %d sequences of up to %d tokens", capacity.num_slots, capacity.max_model_len)
-    engine = Engine(runner, prefill_chunk_tokens=config.prefill_chunk_tokens, eos_token_ids=eos_token_ids)
-    return ThreadClient(engine, max_waiting=config.max_waiting)
+    logger.info(
+        "engine ready: %s, %d blocks of %d tokens, sequences of up to %d",
+        type(runner).__name__, runner.num_blocks, runner.block_tokens, runner.max_model_len,
+    )  # fmt: skip
+    return Engine(
+        runner,
+        max_running=config.max_running,
+        max_waiting=config.max_waiting,
+        max_queued_tokens=max_queued_tokens,
+        prefill_chunk_tokens=config.prefill_chunk_tokens,
+        prefix_caching=config.prefix_caching,
+        eos_token_ids=eos_token_ids,
+    )
 
 
-def _trial_step(num_slots: int) -> StepPlan:
+def _trial_step(num_blocks: int) -> StepPlan:
     """Return a step of a few sequences at once, as an engine with something to do makes it."""
-    return StepPlan(tuple(Chunk(f"trial {slot}", slot, 0, (0,), samples=True) for slot in range(min(num_slots, 8))))
+    return StepPlan(tuple(Chunk(f"trial {block}", 0, (0,), (block,), samples=True) for block in range(min(num_blocks, 8))))

@@ -1,8 +1,9 @@
-"""How many sequences of what length fit into memory."""
+"""How many KV blocks, and sequences of what length, fit into memory."""
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +21,29 @@ _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """``num_slots`` sequences of at most ``max_model_len`` tokens each."""
+    """``num_blocks`` KV blocks, in which a sequence of ``max_model_len`` tokens always fits."""
 
-    num_slots: int
+    num_blocks: int
     max_model_len: int
 
 
 def plan_capacity(config: EngineConfig, *, token_bytes: int, model_len: int | None, budget_bytes: int) -> Capacity:
-    """Divide the KV memory into slots of equal length.
+    """Divide the KV memory into blocks: as many as it holds, but no more than ``max_running`` sequences of full length can use.
 
     ``token_bytes`` is what all layers together keep of one token, ``model_len`` the model's own limit (None: it names none). A length that
     the operator set must fit; the model's own is shortened to what does. Raises ConfigError.
     """
-    wanted = _wanted_len(config, model_len)
-    fitting = budget_bytes // token_bytes
+    wanted = wanted_len(config, model_len)
+    num_fitting = budget_bytes // (token_bytes * config.block_tokens)
+    fitting = num_fitting * config.block_tokens
     memory = f"{budget_bytes / _GIB:.3g} GiB of KV memory hold {fitting} tokens of {token_bytes} bytes"
     if fitting < 2 or (config.max_model_len is not None and fitting < wanted):
         raise ConfigError(f"handler.engine.max_model_len is {wanted}, but {memory}: lower it, or raise handler.engine.kv_memory_gib")
     max_model_len = min(wanted, fitting)
-    num_slots = min(config.max_running, fitting // max_model_len)
-    if max_model_len < wanted or num_slots < config.max_running:
-        logger.warning(
-            "%s: %d sequences of %d tokens; lower handler.engine.max_model_len for more sequences, or raise handler.engine.kv_memory_gib",
-            memory, num_slots, max_model_len,
-        )  # fmt: skip
-    return Capacity(num_slots, max_model_len)
+    if max_model_len < wanted:
+        logger.warning("%s: sequences end there, not at the model's %d; raise handler.engine.kv_memory_gib for longer ones", memory, wanted)
+    num_useful = config.max_running * math.ceil(max_model_len / config.block_tokens)
+    return Capacity(min(num_fitting, num_useful), max_model_len)
 
 
 def model_len(model_config: Any) -> int | None:
@@ -79,7 +78,8 @@ def _cuda_budget_bytes(memory_fraction: float, device: Device) -> int:
     return max(int(free - (1 - memory_fraction) * total), 0)
 
 
-def _wanted_len(config: EngineConfig, model_len: int | None) -> int:
+def wanted_len(config: EngineConfig, model_len: int | None) -> int:
+    """Return the longest sequence that is to be served: what the operator set, else the model's own. Raises ConfigError."""
     if config.max_model_len is None and model_len is None:
         raise ConfigError("the model names no longest sequence: set handler.engine.max_model_len, in tokens")
     if config.max_model_len is not None and model_len is not None and config.max_model_len > model_len:

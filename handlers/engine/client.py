@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from handlers.requests import FinishReason, SamplingParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from handlers.engine.admission import EngineLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,11 @@ class EngineClient(Protocol):
     @property
     def max_model_len(self) -> int:
         """The longest sequence, prompt and generated tokens together."""
+        ...
+
+    @property
+    def limits(self) -> EngineLimits:
+        """What ``add`` admits; of several replicas, what each of them does."""
         ...
 
     def add(

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from handlers.engine.attention import Scoring
+from handlers.engine.paged_cache import KVShape
 from handlers.engine.runner import Runner
 from handlers.engine.scheduler import Chunk, StepPlan
-from handlers.engine.slot_cache import KVShape
 from handlers.engine.transformers_runner import forward, replace_attention
 from handlers.errors import ConfigError
 
@@ -26,38 +26,47 @@ _TOLERANCE_HALF = 0.1
 """Relative error of the logits: rounding stays far below, a term of the attention that is missing or misplaced far above."""
 
 
+class Unfit(ConfigError):
+    """The continuous engine cannot run this model; the message says why."""
+
+
 @dataclass(frozen=True)
 class Adoption:
-    """A model whose attention is ours now: what its layers keep of a token, and what it said of the probe before."""
+    """A model whose attention is ours now: what its layers keep of a token, how they score, and what it said of the probe before."""
 
     kv_shapes: tuple[KVShape, ...]
+    scorings: tuple[Scoring, ...]
     probe: tuple[int, ...]
     logits: Tensor  # (vocab_size,) after the last token of the probe
 
 
 @torch.inference_mode()
 def adopt(model: PreTrainedModel) -> Adoption:
-    """Put our attention into ``model`` and learn the shapes of its KV cache; raises ConfigError for a model the engine cannot run."""
+    """Put our attention into ``model`` and learn the shapes of its KV cache; raises Unfit, and leaves alone, what the engine cannot run."""
     _check_architecture(model)
     probe = tuple(token_id % model.config.get_text_config().vocab_size for token_id in range(3, 3 + _PROBE_TOKENS))
     token_ids = torch.tensor([probe], device=model.device)
     positions = torch.arange(_PROBE_TOKENS, device=model.device)[None]
-    shapes = _ShapeProbe()
+    layers = _LayerProbe()
+    own_attention = model.config._attn_implementation
     try:
         logits = model(input_ids=token_ids, position_ids=positions, use_cache=False).logits[0, -1].float()
         replace_attention(model)
-        forward(model, token_ids, positions, shapes, positions[0, -1:])
+        forward(model, token_ids, positions, layers, positions[0, -1:])
     except Exception as error:  # whatever a foreign model raises
+        model.set_attn_implementation(own_attention)
         raise _unfit(model, str(error)) from error
-    return Adoption(shapes.in_order(model), probe, logits)
+    shapes, scorings = layers.in_order(model)
+    return Adoption(shapes, scorings, probe, logits)
 
 
 def check_runner(model: PreTrainedModel, runner: Runner, adoption: Adoption) -> None:
-    """Raise ConfigError unless ``runner``, fed in chunks, agrees with what the model computed on its own. Leaves the runner empty."""
+    """Raise Unfit unless ``runner``, fed in chunks, agrees with what the model computed on its own. Leaves the runner empty."""
     probe = adoption.probe
+    blocks = range(runner.num_blocks)
     try:
         for start, end in ((0, 3), (3, _PROBE_TOKENS - 1), (_PROBE_TOKENS - 1, _PROBE_TOKENS)):
-            logits = runner.run(StepPlan((Chunk("probe", 0, start, probe[start:end], samples=True),)))
+            logits = runner.run(StepPlan((Chunk("probe", start, probe[start:end], blocks, samples=True),)))
         runner.reset()
     except Exception as error:  # whatever a foreign model raises
         raise _unfit(model, str(error)) from error
@@ -69,20 +78,21 @@ def check_runner(model: PreTrainedModel, runner: Runner, adoption: Adoption) -> 
 
 
 @dataclass
-class _ShapeProbe:
-    """An Attention over the step alone, which notes what each layer would keep."""
+class _LayerProbe:
+    """An Attention over the step alone, which notes what each layer would keep, and how it scores."""
 
-    shapes: dict[int, KVShape] = field(default_factory=dict)
+    layers: dict[int, tuple[KVShape, Scoring]] = field(default_factory=dict)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
-        self.shapes[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3])
+        self.layers[layer] = KVShape(key.shape[1], key.shape[3], value.shape[3]), scoring
         attended = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scoring.scale, enable_gqa=True)
         return attended[0].transpose(0, 1)
 
-    def in_order(self, model: PreTrainedModel) -> tuple[KVShape, ...]:
-        if sorted(self.shapes) != list(range(len(self.shapes))) or not self.shapes:
-            raise _unfit(model, f"only its layers {sorted(self.shapes)} use attention")
-        return tuple(self.shapes[layer] for layer in sorted(self.shapes))
+    def in_order(self, model: PreTrainedModel) -> tuple[tuple[KVShape, ...], tuple[Scoring, ...]]:
+        if sorted(self.layers) != list(range(len(self.layers))) or not self.layers:
+            raise _unfit(model, f"only its layers {sorted(self.layers)} use attention")
+        shapes, scorings = zip(*(self.layers[layer] for layer in sorted(self.layers)), strict=True)
+        return shapes, scorings
 
 
 def _check_architecture(model: PreTrainedModel) -> None:
@@ -96,8 +106,5 @@ def _check_architecture(model: PreTrainedModel) -> None:
         raise _unfit(model, "its attention cannot be replaced (transformers' attention interface)")
 
 
-def _unfit(model: PreTrainedModel, reason: str) -> ConfigError:
-    return ConfigError(
-        f"{type(model).__name__} cannot run on the continuous engine: {reason}. "
-        "Serve it with BatchedCausalLMHandler, which uses model.generate"
-    )
+def _unfit(model: PreTrainedModel, reason: str) -> Unfit:
+    return Unfit(f"{type(model).__name__} cannot run on the continuous engine: {reason}")

@@ -3,76 +3,96 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
-from handlers.engine.client import Event
+from torch import Tensor
+
+from handlers.engine.admission import EngineLimits
+from handlers.engine.client import EngineStats, Event, Start
+from handlers.engine.prefix_cache import PrefixCache
 from handlers.engine.runner import Runner
-from handlers.engine.sampler import sample
-from handlers.engine.scheduler import Scheduler
+from handlers.engine.sampler import Sample, sample
+from handlers.engine.scheduler import Scheduler, StepPlan
 from handlers.engine.sequence import Sequence
-from handlers.errors import InvalidRequest
-from handlers.requests import SamplingParams
+from handlers.requests import FinishReason, SamplingParams
 
 logger = logging.getLogger(__name__)
 
 INVALID_LOGITS = "the model returned no valid probabilities for this request"
+PROMPT_FAILED = "the engine failed while it read this prompt"
 CRASHED = "the engine failed while it worked on this request; it has been restarted, try again"
 
 
 class Engine:
-    """Continuous batching over one runner. Single-threaded, except for ``new_sequence``, which any thread may call."""
+    """Continuous batching over one runner. Single-threaded, except for ``limits`` and ``new_sequence``, which any thread may use.
 
-    def __init__(self, runner: Runner, *, prefill_chunk_tokens: int, eos_token_ids: frozenset[int] = frozenset()) -> None:
+    Up to ``max_running`` sequences run at once. ``max_waiting`` and ``max_queued_tokens`` are for those who add: see EngineLimits.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        max_running: int,
+        max_waiting: int = 192,
+        max_queued_tokens: int | None = None,
+        prefill_chunk_tokens: int = 512,
+        prefix_caching: bool = True,
+        eos_token_ids: frozenset[int] = frozenset(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if runner.max_model_len > runner.num_blocks * runner.block_tokens:
+            raise ValueError(f"{runner.num_blocks} blocks of {runner.block_tokens} tokens do not hold {runner.max_model_len}")
+        self.limits = EngineLimits(runner.max_model_len, runner.vocab_size, max_running, max_waiting, max_queued_tokens)
         self._runner = runner
-        self._prefill_chunk_tokens = prefill_chunk_tokens
         self._eos_token_ids = eos_token_ids
+        self._clock = clock
         self._sequences: dict[str, Sequence] = {}  # every live one
-        self._scheduler = Scheduler(runner.num_slots, prefill_chunk_tokens)
-
-    @property
-    def max_model_len(self) -> int:
-        """The longest sequence, prompt and generated tokens together."""
-        return self._runner.max_model_len
-
-    @property
-    def num_slots(self) -> int:
-        """Sequences that can run at once."""
-        return self._runner.num_slots
-
-    @property
-    def num_running(self) -> int:
-        """Sequences that hold a slot."""
-        return len(self._scheduler.running)
-
-    @property
-    def num_waiting(self) -> int:
-        """Sequences that wait for a slot."""
-        return len(self._scheduler.waiting)
+        self._cache = PrefixCache(runner.num_blocks, runner.block_tokens, keeps_unused=prefix_caching)
+        self._scheduler = Scheduler(self._cache, max_running=max_running, prefill_chunk_tokens=prefill_chunk_tokens)
+        self._plan = StepPlan(())  # of the step in progress
+        self._num_steps = 0
 
     @property
     def has_work(self) -> bool:
         """Whether any sequence is live."""
         return bool(self._sequences)
 
-    def new_sequence(self, sequence_id: str, prompt_token_ids: Iterable[int], params: SamplingParams) -> Sequence:
+    @property
+    def next_deadline_s(self) -> float:
+        """When the next waiting sequence expires, on the engine's clock; infinity when none does."""
+        return self._scheduler.next_deadline_s()
+
+    def new_sequence(
+        self,
+        sequence_id: str,
+        prompt_token_ids: Iterable[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        max_queue_s: float | None = None,
+    ) -> Sequence:
         """Check a request and make a sequence of it, with a seed of its own unless one was given.
 
         ``max_tokens`` may reach past the window: the sequence then ends with "length" where the window ends. Raises InvalidRequest.
         """
-        if params.max_tokens is None:
-            raise ValueError("SamplingParams.max_tokens must be a number when a sequence reaches the engine, got None")
-        if params.max_tokens < 1:
-            raise InvalidRequest(f"max_tokens must be at least 1, got {params.max_tokens}", param="max_tokens")
         token_ids = list(prompt_token_ids)
-        self._check_prompt(token_ids)
+        self.limits.check(token_ids, params)
+        assert params.max_tokens is not None
+        now_s = self._clock()
         return Sequence(
             id=sequence_id,
             token_ids=token_ids,
             params=params,
             seed=secrets.randbits(64) if params.seed is None else params.seed,
-            max_len=min(len(token_ids) + params.max_tokens, self.max_model_len),
+            max_len=min(len(token_ids) + params.max_tokens, self.limits.max_model_len),
             end_token_ids=frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else self._eos_token_ids),
+            priority=priority,
+            arrived_s=now_s,
+            deadline_s=math.inf if max_queue_s is None else now_s + max_queue_s,
         )
 
     def add(self, sequence: Sequence) -> None:
@@ -81,64 +101,108 @@ class Engine:
         self._scheduler.add(sequence)
 
     def cancel(self, sequence_id: str) -> Event | None:
-        """End a sequence now, and free its slot; None if it is not live."""
+        """End a sequence now, and free its blocks; None if it is not live."""
         sequence = self._sequences.get(sequence_id)
-        if sequence is None:
-            return None
-        self._forget(sequence)
-        return Event(sequence_id, finish_reason="cancelled")
+        return self._end(sequence, "cancelled") if sequence else None
+
+    def expire(self) -> list[Event]:
+        """End the sequences that have waited too long. Call it before ``step``, so that none of them is run."""
+        return [self._end(sequence, "expired") for sequence in self._scheduler.expired(self._clock())]
 
     def step(self) -> list[Event]:
-        """Advance every running sequence by one token or one chunk of its prompt; whatever the runner raises passes through."""
-        plan = self._scheduler.schedule()
+        """Advance every running sequence by one token, and prompts by a chunk.
+
+        Where the runner fails over a prompt, the sequences that were reading theirs fail alone. Whatever else it raises passes through:
+        ``recover`` then.
+        """
+        self._plan = plan = self._scheduler.schedule(self._clock())
         if not plan.chunks:
             return []
-        logits = self._runner.run(plan)
-        for chunk in plan.chunks:
-            self._sequences[chunk.sequence_id].num_computed = chunk.end
-        sampling = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if chunk.samples]
-        positions = [sequence.num_computed for sequence in sampling]
-        token_ids = sample(logits, [sequence.params for sequence in sampling], [sequence.seed for sequence in sampling], positions)
-        return [self._take(sequence, token_id) for sequence, token_id in zip(sampling, token_ids, strict=True)]
+        ran, logits = self._run(plan)
+        events = self._take_logits(ran, logits)
+        if ran is not plan:
+            failed = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if len(chunk.token_ids) > 1]
+            events += [self._end(sequence, "error", PROMPT_FAILED) for sequence in failed]
+        self._num_steps += 1
+        self._plan = StepPlan(())
+        return events
 
     def recover(self) -> list[Event]:
-        """After ``step`` raised: fail the sequences that took part and start afresh with those that still wait."""
-        victims, survivors = self._scheduler.running, self._scheduler.waiting
-        self._sequences = {}
-        self._scheduler = Scheduler(self._runner.num_slots, self._prefill_chunk_tokens)
-        for sequence in survivors:
-            self.add(sequence)
+        """After ``step`` raised: fail the sequences that took part, and start afresh with the others."""
+        victims = [chunk.sequence_id for chunk in self._plan.chunks] or list(self._sequences)  # all, if nobody knows who it was
+        for sequence_id in victims:
+            self._sequences.pop(sequence_id, None)
+        self._scheduler.restart(self._sequences.values())
         try:
             self._runner.reset()
         except Exception:  # a lost device: every later step will fail its sequences with the same clear error
             logger.exception("the runner could not be reset")
-        return [Event(sequence.id, finish_reason="error", error=CRASHED) for sequence in victims]
+        return [Event(sequence_id, finish_reason="error", error=CRASHED) for sequence_id in victims]
+
+    def stats(self) -> EngineStats:
+        """Return what the engine itself can count: nothing that needs a clock."""
+        return EngineStats(
+            running=self._scheduler.num_running,
+            waiting=self._scheduler.num_waiting,
+            blocks_used=self._cache.num_owned,
+            blocks_total=self._cache.num_blocks,
+            queried_tokens=self._scheduler.queried_tokens,
+            cached_tokens=self._scheduler.cached_tokens,
+            preemptions=self._scheduler.num_preemptions,
+            steps=self._num_steps,
+        )
 
     def check_integrity(self) -> None:
-        """Raise RuntimeError unless every slot is free or owned by exactly one live sequence."""
+        """Raise RuntimeError unless every block is free, cached or owned by live sequences, and every live sequence is known."""
         self._scheduler.check_integrity()
+        if self._scheduler.num_running + self._scheduler.num_waiting != len(self._sequences):
+            raise RuntimeError("the scheduler has lost a sequence, or keeps one that has ended")
 
-    def _check_prompt(self, token_ids: list[int]) -> None:
-        if not token_ids:
-            raise InvalidRequest("the prompt is empty")
-        if len(token_ids) >= self.max_model_len:
-            raise InvalidRequest(
-                f"the prompt has {len(token_ids)} tokens; with at least one generated token, prompts of up to {self.max_model_len - 1} fit",
-                code="context_length_exceeded",
-            )
-        vocab_size = self._runner.vocab_size
-        if not 0 <= min(token_ids) <= max(token_ids) < vocab_size:
-            raise InvalidRequest(f"prompt token ids must lie in 0..{vocab_size - 1}, got {min(token_ids)}..{max(token_ids)}")
+    def _run(self, plan: StepPlan) -> tuple[StepPlan, Tensor]:
+        """Run ``plan``, or what it has beside prompts where those fail: a step may be repeated, it writes the same keys and values again."""
+        try:
+            return plan, self._runner.run(plan)
+        except Exception:
+            decodes = plan.decodes
+            if len(decodes.chunks) in (0, len(plan.chunks)):
+                raise
+            logger.exception("the runner failed; running the step again without the prompts in it")
+            return decodes, self._runner.run(decodes)
 
-    def _take(self, sequence: Sequence, token_id: int | None) -> Event:
-        if token_id is None:
-            self._forget(sequence)
-            return Event(sequence.id, finish_reason="error", error=INVALID_LOGITS)
-        sequence.append(token_id)
+    def _take_logits(self, plan: StepPlan, logits: Tensor) -> list[Event]:
+        sampling = []
+        for chunk in plan.chunks:
+            sequence = self._sequences[chunk.sequence_id]
+            self._scheduler.advance(sequence, chunk)
+            if chunk.samples:
+                sampling.append(sequence)
+        return [self._take(sequence, drawn) for sequence, drawn in zip(sampling, sample(logits, sampling), strict=True)]
+
+    def _take(self, sequence: Sequence, drawn: Sample | None) -> Event:
+        if drawn is None:
+            self._scheduler.distrust(sequence)
+            return self._end(sequence, "error", INVALID_LOGITS)
+        sequence.append(drawn.token_id)
         if sequence.finish_reason is not None:
             self._forget(sequence)
-        return Event(sequence.id, (token_id,), sequence.finish_reason, num_stop_tokens=int(sequence.finish_reason == "stop"))
+        return Event(
+            sequence.id,
+            (drawn.token_id,),
+            sequence.finish_reason,
+            num_stop_tokens=int(sequence.finish_reason == "stop"),
+            logprobs=(drawn.logprob,) if drawn.logprob else (),
+            start=_start(sequence) if sequence.num_generated == 1 else None,
+        )
+
+    def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> Event:
+        self._forget(sequence)
+        return Event(sequence.id, finish_reason=reason, error=error)
 
     def _forget(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
         self._scheduler.remove(sequence)
+
+
+def _start(sequence: Sequence) -> Start:
+    assert sequence.started_s is not None
+    return Start(sequence.started_s - sequence.arrived_s, sequence.num_cached_tokens)

@@ -1,33 +1,77 @@
-"""Draw the next token of every row from its logits, each row with its own parameters, reproducibly from its own seed."""
+"""Choose the next token of every row from its logits, each row with its own parameters, reproducibly from its own seed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from handlers.requests import SamplingParams
+from handlers.engine.logits import SamplingState, adjust
+from handlers.requests import SamplingParams, TokenLogprob
 
 _NUCLEUS_CANDIDATES = 1024  # sorting so many of 150,000 logits is 14 times cheaper than sorting all, and nearly always enough
 _MASK_64 = (1 << 64) - 1
 
 
-def sample(logits: Tensor, params: Sequence[SamplingParams], seeds: Sequence[int], positions: Sequence[int]) -> list[int | None]:
-    """Return one token id a row, or None for a row whose logits are no distribution (NaN or infinity: a broken model, not a bad request).
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The token that was chosen, and its log probability if that was asked for."""
 
-    ``logits`` are float32 ``(rows, vocab_size)``; ``positions`` are where the new tokens will stand in their sequences. A row's token
-    depends on its logits, parameters, seed and position alone, never on the rows beside it.
+    token_id: int
+    logprob: TokenLogprob | None = None
+
+
+@torch.inference_mode()
+def sample(logits: Tensor, sequences: Sequence[SamplingState]) -> list[Sample | None]:
+    """Return a sample a row, or None for a row whose logits are no distribution (NaN or infinity: a broken model, not a bad request).
+
+    ``logits`` are float32 ``(rows, vocab_size)``, a row for the next token of each sequence; they may be overwritten. What comes of a row
+    depends on its logits, parameters, seed and tokens alone, never on the rows beside it. In the order of vLLM's sampler: log probabilities
+    (the model's own), biases, penalties, temperature, min_p, top_k and top_p.
     """
-    greedy = [row for row, row_params in enumerate(params) if row_params.is_greedy]
-    drawn = [row for row, row_params in enumerate(params) if not row_params.is_greedy]
-    token_ids = torch.empty(len(params), dtype=torch.long, device=logits.device)
+    wanted = _rows_by_num_top(sequences)
+    log_probabilities = {num_top: _rows(logits, rows).log_softmax(-1) for num_top, rows in wanted.items()}  # before they are overwritten
+    adjust(logits, sequences)
+    token_ids = _choose(logits, sequences)
+    logprobs: dict[int, TokenLogprob] = {}
+    for num_top, rows in wanted.items():
+        logprobs |= zip(rows, _token_logprobs(log_probabilities[num_top], [token_ids[row] for row in rows], num_top), strict=True)
+    return [Sample(token_id, logprobs.get(row)) if token_id >= 0 else None for row, token_id in enumerate(token_ids)]
+
+
+def _rows_by_num_top(sequences: Sequence[SamplingState]) -> dict[int, list[int]]:
+    """Return the rows that want log probabilities, those together that want as many: which of equal tokens come first depends on that."""
+    wanted: dict[int, list[int]] = {}
+    for row, sequence in enumerate(sequences):
+        if sequence.params.logprobs is not None:
+            wanted.setdefault(sequence.params.logprobs, []).append(row)
+    return wanted
+
+
+def _token_logprobs(log_probabilities: Tensor, token_ids: list[int], num_top: int) -> Iterator[TokenLogprob]:
+    """Yield each row's report; tokens that the model rules out (minus infinity) are not among the most likely ones."""
+    chosen = torch.tensor(token_ids, device=log_probabilities.device).clamp_min(0)[:, None]  # a row without a token reports anything
+    top = log_probabilities.topk(min(num_top, log_probabilities.shape[-1]))
+    values = log_probabilities.gather(-1, chosen)[:, 0].tolist()
+    for token_id, value, top_ids, top_values in zip(token_ids, values, top.indices.tolist(), top.values.tolist(), strict=True):
+        pairs = zip(top_ids, top_values, strict=True)
+        yield TokenLogprob(token_id, value, tuple(pair for pair in pairs if pair[1] > -torch.inf))
+
+
+def _choose(logits: Tensor, sequences: Sequence[SamplingState]) -> list[int]:
+    """Return a token id a row, -1 for an invalid one."""
+    greedy = [row for row, sequence in enumerate(sequences) if sequence.params.is_greedy]
+    if len(greedy) == len(sequences):
+        return _most_likely(logits).tolist()
+    drawn = [row for row, sequence in enumerate(sequences) if not sequence.params.is_greedy]
+    uniforms = [uniform(sequences[row].seed, len(sequences[row].token_ids)) for row in drawn]
+    token_ids = torch.empty(len(sequences), dtype=torch.long, device=logits.device)
+    token_ids[drawn] = _draw(_rows(logits, drawn), [sequences[row].params for row in drawn], uniforms)
     if greedy:
-        token_ids[greedy] = _most_likely(_rows(logits, greedy))
-    if drawn:
-        uniforms = [uniform(seeds[row], positions[row]) for row in drawn]
-        token_ids[drawn] = _draw(_rows(logits, drawn), [params[row] for row in drawn], uniforms)
-    return [token_id if token_id >= 0 else None for token_id in token_ids.tolist()]
+        token_ids[greedy] = _most_likely(logits[greedy])
+    return token_ids.tolist()
 
 
 def uniform(seed: int, position: int) -> float:
@@ -59,44 +103,57 @@ def _draw(logits: Tensor, params: list[SamplingParams], uniforms: list[float]) -
     """Invert the cumulative distribution of each row at its uniform number; -1 for an invalid row."""
     peaks = logits.amax(dim=-1, keepdim=True)
     temperatures = torch.tensor([row.temperature for row in params], device=logits.device).clamp_min(torch.finfo(torch.float32).tiny)
-    scaled = (logits - peaks).div_(temperatures[:, None])  # the largest is 0, so that no temperature overflows
-    filtered = [row for row, row_params in enumerate(params) if row_params.top_k or row_params.top_p < 1.0]
-    if filtered:
-        candidates = _rows(scaled, filtered)
-        too_small = candidates < _thresholds(candidates, [params[row] for row in filtered])
-        scaled[filtered] = candidates.masked_fill(too_small, -torch.inf)
-    cumulative = torch.cumsum(scaled.exp_(), dim=-1, out=scaled)  # in place: fresh pages cost more than the arithmetic
+    weights = (logits - peaks).div_(temperatures[:, None]).exp_()  # the largest is 1, so that no temperature overflows
+    _filter_min_p(weights, params)
+    _filter_top(weights, params)
+    cumulative = torch.cumsum(weights, dim=-1, out=weights)  # in place: fresh pages cost more than the arithmetic
     targets = torch.tensor(uniforms, device=logits.device)[:, None] * cumulative[:, -1:]  # below the last sum, as 1 - 2**-24 is
     token_ids = torch.searchsorted(cumulative, targets, right=True)[:, 0]
     return token_ids.masked_fill(~peaks[:, 0].isfinite(), -1)
 
 
-def _thresholds(logits: Tensor, params: list[SamplingParams]) -> Tensor:
-    """Return the smallest logit that each row keeps ``(rows, 1)``: of its ``top_k`` largest those before which less than ``top_p`` lies.
+def _filter_min_p(weights: Tensor, params: list[SamplingParams]) -> None:
+    """Remove tokens less likely than ``min_p`` times the most likely one, whose weight is 1 (Nguyen et al. 2024)."""
+    if any(row.min_p for row in params):
+        min_p = torch.tensor([row.min_p for row in params], device=weights.device)[:, None]
+        weights.masked_fill_(weights < min_p, 0.0)
 
-    Thresholds and not indices, because sorting breaks ties differently in different batches: equal logits are all kept.
+
+def _filter_top(weights: Tensor, params: list[SamplingParams]) -> None:
+    """Remove tokens outside the ``top_k`` most likely and the ``top_p`` nucleus (Holtzman et al. 2020)."""
+    rows = [row for row, row_params in enumerate(params) if row_params.top_k or row_params.top_p < 1.0]
+    if rows:
+        thresholds = weights.new_zeros(len(params), 1)
+        thresholds[rows] = _thresholds(_rows(weights, rows), [params[row] for row in rows])
+        weights.masked_fill_(weights < thresholds, 0.0)
+
+
+def _thresholds(weights: Tensor, params: list[SamplingParams]) -> Tensor:
+    """Return the smallest weight that each row keeps ``(rows, 1)``: of its ``top_k`` largest those before which less than ``top_p`` lies.
+
+    Thresholds and not indices, because sorting breaks ties differently in different batches: equal weights are all kept.
     """
-    vocab_size = logits.shape[-1]
-    top_k = torch.tensor([min(row.top_k or vocab_size, vocab_size) for row in params], device=logits.device)[:, None]
+    vocab_size = weights.shape[-1]
+    top_k = torch.tensor([min(row.top_k or vocab_size, vocab_size) for row in params], device=weights.device)[:, None]
     # Above 1 when off: rounding must not cut the tail of a row that asked for all of it.
-    top_p = torch.tensor([row.top_p if row.top_p < 1.0 else 2.0 for row in params], device=logits.device)[:, None]
+    top_p = torch.tensor([row.top_p if row.top_p < 1.0 else 2.0 for row in params], device=weights.device)[:, None]
     width = max(row.top_k or _NUCLEUS_CANDIDATES for row in params)
     if width >= vocab_size:
-        return _kept(logits.sort(dim=-1, descending=True).values, logits, top_k, top_p)[0]
-    thresholds, complete = _kept(logits.topk(width).values, logits, top_k, top_p)
+        return _kept(weights.sort(dim=-1, descending=True).values, weights, top_k, top_p)[0]
+    thresholds, complete = _kept(weights.topk(width).values, weights, top_k, top_p)
     wide = (~complete).nonzero()[:, 0]
     if len(wide):
-        thresholds[wide], _ = _kept(logits[wide].sort(dim=-1, descending=True).values, logits[wide], top_k[wide], top_p[wide])
+        thresholds[wide], _ = _kept(weights[wide].sort(dim=-1, descending=True).values, weights[wide], top_k[wide], top_p[wide])
     return thresholds
 
 
-def _kept(largest: Tensor, logits: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each row's threshold ``(rows, 1)`` among its ``largest`` logits (sorted), and whether they reach far enough ``(rows,)``."""
-    within_k = torch.arange(largest.shape[-1], device=logits.device) < top_k
-    weights = largest.masked_fill(~within_k, -torch.inf).exp()  # the largest logit is 0
-    cumulative = weights.cumsum(-1)
-    total = torch.where(top_k < logits.shape[-1], cumulative[:, -1:], logits.exp().sum(-1, keepdim=True))
-    kept = within_k & (cumulative - weights < top_p * total)
+def _kept(largest: Tensor, weights: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's threshold ``(rows, 1)`` among its ``largest`` weights (sorted), and whether they reach far enough ``(rows,)``."""
+    within_k = torch.arange(largest.shape[-1], device=weights.device) < top_k
+    candidates = largest.masked_fill(~within_k, 0.0)
+    cumulative = candidates.cumsum(-1)
+    total = torch.where(top_k < weights.shape[-1], cumulative[:, -1:], weights.sum(-1, keepdim=True))
+    kept = within_k & (cumulative - candidates < top_p * total)
     kept[:, 0] = True  # top_p 0 is the most likely token
     complete = (top_k <= largest.shape[-1])[:, 0] | ~kept[:, -1]
     return largest.masked_fill(~kept, torch.inf).amin(-1, keepdim=True), complete

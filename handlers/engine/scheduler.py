@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
+from handlers.engine.prefix_cache import PrefixCache
 from handlers.engine.sequence import Sequence
-from handlers.engine.slots import SlotPool
+
+_rank = attrgetter("rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Chunk:
     sequence_id: str
     start: int
     token_ids: tuple[int, ...]
-    block_ids: Sequence[int]
+    block_ids: list[int]
     samples: bool
 
     @property
@@ -36,73 +40,152 @@ class StepPlan:
 
     chunks: tuple[Chunk, ...]
 
+    @property
+    def decodes(self) -> StepPlan:
+        """Return the step without its prompts: the sequences that advance by one token."""
+        return StepPlan(tuple(chunk for chunk in self.chunks if len(chunk.token_ids) == 1))
+
 
 class Scheduler:
-    """Iteration-level scheduling, first come first served (Orca, Yu et al. 2022; chunked prefill: Sarathi, Agrawal et al. 2023).
+    """Iteration-level scheduling in the order of rank (Orca, Yu et al. 2022; chunked prefill: Sarathi, Agrawal et al. 2023).
 
-    Every running sequence with one pending token takes part in every step. Prompts share ``prefill_chunk_tokens`` a step, the oldest first,
-    so that a long prompt never stalls the running streams. A sequence holds its slot from its first chunk to ``remove``. Not thread-safe.
+    Every running sequence with one pending token takes part in every step. Prompts share ``prefill_chunk_tokens`` a step, so that a long one
+    never stalls the running streams. A sequence starts when there are blocks for all its tokens and one to spare for each running sequence;
+    one whose next block is just being computed by another waits for it and shares it. When a running sequence needs a block and there is
+    none, the one of the highest rank is preempted: it gives up its blocks, waits at its old place, and is computed again later.
+    Not thread-safe; has no clock of its own.
     """
 
-    def __init__(self, num_slots: int, prefill_chunk_tokens: int) -> None:
+    def __init__(self, cache: PrefixCache, *, max_running: int, prefill_chunk_tokens: int) -> None:
+        self._cache = cache
+        self._max_running = max_running
         self._prefill_chunk_tokens = prefill_chunk_tokens
-        self._slots = SlotPool(num_slots)
-        self._waiting: deque[Sequence] = deque()
-        self._running: dict[str, Sequence] = {}  # in order of admission
+        self._num_arrivals = 0
+        # Both in the order of rank.
+        self._waiting: list[Sequence] = []
+        self._running: list[Sequence] = []
+        self.num_preemptions = 0
+        self.queried_tokens = 0
+        self.cached_tokens = 0
 
     @property
-    def running(self) -> tuple[Sequence, ...]:
-        """Sequences that hold a slot, the oldest first."""
-        return tuple(self._running.values())
+    def num_running(self) -> int:
+        """Sequences that own blocks."""
+        return len(self._running)
 
     @property
-    def waiting(self) -> tuple[Sequence, ...]:
-        """Sequences that have no slot yet, the oldest first."""
-        return tuple(self._waiting)
+    def num_waiting(self) -> int:
+        """Sequences that have not started, or were preempted."""
+        return len(self._waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence."""
-        self._waiting.append(sequence)
+        """Queue a sequence behind those of its priority."""
+        self._num_arrivals += 1
+        sequence.rank = (sequence.priority, self._num_arrivals)
+        insort(self._waiting, sequence, key=_rank)
 
     def remove(self, sequence: Sequence) -> None:
-        """Forget a sequence, wherever it is; its slot is free at once."""
-        if sequence.slot is None:
-            self._waiting.remove(sequence)
-            return
-        del self._running[sequence.id]
-        self._slots.free(sequence.slot)
-        sequence.slot = None
+        """Forget a sequence, wherever it is; its blocks are released at once."""
+        if sequence.block_ids:
+            _remove(self._running, sequence)
+            self._cache.release(sequence)
+        else:
+            _remove(self._waiting, sequence)
 
-    def schedule(self) -> StepPlan:
-        """Plan the next step; no chunks when there is nothing to do. The caller advances ``num_computed`` once the step has run."""
-        decodes = [_chunk(sequence, 1) for sequence in self._running.values() if sequence.num_pending == 1]
-        return StepPlan((*decodes, *self._prefill()))
+    def restart(self, sequences: Iterable[Sequence]) -> None:
+        """Begin anew with ``sequences``: they wait at their old places, and nothing is computed any more."""
+        self._cache.clear()
+        self._running = []
+        self._waiting = sorted(sequences, key=_rank)
+        for sequence in self._waiting:
+            sequence.rewind()
+
+    def distrust(self, sequence: Sequence) -> None:
+        """Let nobody share what ``sequence`` has computed: it may be invalid."""
+        self._cache.distrust(sequence)
+
+    def expired(self, now_s: float) -> list[Sequence]:
+        """Return the sequences that have waited too long to be started; the caller removes them."""
+        return [sequence for sequence in self._waiting if sequence.deadline_s <= now_s and sequence.started_s is None]
+
+    def next_deadline_s(self) -> float:
+        """Return when the next waiting sequence expires, unless it is started before; infinity when none does."""
+        return min((sequence.deadline_s for sequence in self._waiting if sequence.started_s is None), default=math.inf)
+
+    def schedule(self, now_s: float) -> StepPlan:
+        """Plan the next step; no chunks when there is nothing to do. The caller calls ``advance`` for each chunk that has been computed."""
+        decodes = tuple(self._decodes())
+        return StepPlan((*decodes, *self._prefills(now_s)))
+
+    def advance(self, sequence: Sequence, chunk: Chunk) -> None:
+        """Note that a chunk of ``sequence`` has been computed."""
+        self._cache.advance(sequence, chunk.end)
 
     def check_integrity(self) -> None:
-        """Raise RuntimeError unless every slot is free or owned by exactly one running sequence."""
-        self._slots.check_integrity([sequence.slot for sequence in self._running.values() if sequence.slot is not None])
+        """Raise RuntimeError unless every block is free, cached, or owned by running sequences, with the right reference counts."""
+        self._cache.check_integrity(self._running)
+        for sequences in (self._waiting, self._running):
+            if sequences != sorted(sequences, key=_rank):
+                raise RuntimeError("sequences are out of order")
 
-    def _prefill(self) -> Iterator[Chunk]:
+    def _decodes(self) -> Iterator[Chunk]:
+        for sequence in self._running:  # may get shorter on the way, from its end
+            if sequence.num_pending == 1 and self._make_room(sequence):
+                yield _chunk(sequence, 1)
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Get ``sequence`` the block that it needs, from the highest in rank if none is available; False if that is itself."""
+        while not self._cache.grow(sequence):
+            victim = self._running.pop()
+            self._cache.release(victim)
+            insort(self._waiting, victim, key=_rank)
+            self.num_preemptions += 1
+            if victim is sequence:
+                return False
+        return True
+
+    def _prefills(self, now_s: float) -> Iterator[Chunk]:
         budget = self._prefill_chunk_tokens
-        for sequence in self._prompts():
+        for sequence in self._prompts(now_s):
             num_tokens = min(sequence.num_pending, budget)
             yield _chunk(sequence, num_tokens)
             budget -= num_tokens
             if not budget:
                 return
 
-    def _prompts(self) -> Iterator[Sequence]:
-        """Sequences whose prompt is not read yet, the oldest first; taking a waiting one gives it a slot."""
-        yield from [sequence for sequence in self._running.values() if sequence.num_pending > 1]
-        while self._waiting and self._slots.num_free:
-            sequence = self._waiting.popleft()
-            sequence.slot = self._slots.allocate()
-            self._running[sequence.id] = sequence
+    def _prompts(self, now_s: float) -> Iterator[Sequence]:
+        """Sequences that have more to read than one token, those first that have begun."""
+        yield from [sequence for sequence in self._running if sequence.num_pending > 1]
+        yield from self._starts(now_s)
+
+    def _starts(self, now_s: float) -> Iterator[Sequence]:
+        """Start waiting sequences for as long as there is room; those that can soon share a block let others pass."""
+        index = 0
+        while index < len(self._waiting) and len(self._running) < self._max_running:
+            sequence = self._waiting[index]
+            if self._cache.is_coming(sequence):
+                index += 1
+                continue
+            if not self._cache.begin(sequence, reserve=len(self._running)):
+                return
+            del self._waiting[index]
+            insort(self._running, sequence, key=_rank)
+            self._note_start(sequence, now_s)
             yield sequence
+
+    def _note_start(self, sequence: Sequence, now_s: float) -> None:
+        if sequence.started_s is not None:
+            return  # it was preempted
+        sequence.started_s = now_s
+        sequence.num_cached_tokens = sequence.num_computed
+        self.queried_tokens += sequence.num_prompt_tokens
+        self.cached_tokens += sequence.num_cached_tokens
 
 
 def _chunk(sequence: Sequence, num_tokens: int) -> Chunk:
-    assert sequence.slot is not None
-    start = sequence.num_computed
-    token_ids = tuple(sequence.token_ids[start : start + num_tokens])
-    return Chunk(sequence.id, sequence.slot, start, token_ids, samples=num_tokens == sequence.num_pending)
+    start, end = sequence.num_computed, sequence.num_computed + num_tokens
+    return Chunk(sequence.id, start, tuple(sequence.token_ids[start:end]), sequence.block_ids, end == len(sequence.token_ids))
+
+
+def _remove(sequences: list[Sequence], sequence: Sequence) -> None:
+    del sequences[bisect_left(sequences, sequence.rank, key=_rank)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from handlers.requests import FinishReason, SamplingParams
@@ -11,8 +12,9 @@ from handlers.requests import FinishReason, SamplingParams
 class Sequence:
     """A prompt that grows. Belongs to the engine's thread once added.
 
-    The model has read ``token_ids[:num_computed]``: their keys and values lie in ``slot``. The rest is pending: some of the prompt, or the
-    one token that was sampled last. ``max_len`` bounds prompt and generated tokens together; a token in ``end_token_ids`` ends it, too.
+    The model has read ``token_ids[:num_computed]``: their keys and values lie in ``block_ids``. The rest is pending: some of the prompt, all
+    of a preempted sequence, or the one token that was sampled last. ``max_len`` bounds prompt and generated tokens together; a token in
+    ``end_token_ids`` ends it, too. Times are of a monotonic clock, in seconds.
     """
 
     id: str
@@ -21,10 +23,28 @@ class Sequence:
     seed: int
     max_len: int
     end_token_ids: frozenset[int]
-    num_computed: int = 0
-    slot: int | None = None
-    finish_reason: FinishReason | None = None
+    priority: int = 0
+    arrived_s: float = 0.0
+    deadline_s: float = math.inf
+    """When it expires, unless it has started."""
+
     num_prompt_tokens: int = field(init=False)
+    finish_reason: FinishReason | None = field(init=False, default=None)
+
+    # The scheduler's.
+    rank: tuple[int, int] = field(init=False, default=(0, 0))
+    """Priority and number of arrival: the lowest goes first, the highest is preempted first."""
+    started_s: float | None = field(init=False, default=None)
+    num_cached_tokens: int = field(init=False, default=0)
+    """Tokens of the prompt that were computed already when it started."""
+
+    # The prefix cache's.
+    num_computed: int = field(init=False, default=0)
+    block_ids: list[int] = field(init=False, default_factory=list)
+    block_hashes: list[bytes] = field(init=False, default_factory=list)
+    """Of its full blocks, as far as they have been needed."""
+    awaited_hash: bytes | None = field(init=False, default=None)
+    """Of the block that it found missing last."""
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.token_ids)
@@ -38,6 +58,11 @@ class Sequence:
     def num_generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.token_ids) - self.num_prompt_tokens
+
+    def rewind(self) -> None:
+        """Have nothing computed, in no blocks."""
+        self.num_computed = 0
+        self.block_ids = []  # a new list: a step in progress may still read the old one
 
     def append(self, token_id: int) -> None:
         """Take a sampled token, and finish where it or the length says so."""

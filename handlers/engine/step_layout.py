@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,21 +16,22 @@ _CALL_TOKENS = 400
 
 @dataclass(frozen=True, slots=True)
 class AttentionGroup:
-    """Sequences in neighbouring slots with equally many new tokens, padded to the longest context among them.
+    """Sequences with equally many new tokens, padded to the longest context among them.
 
-    ``tokens`` are their places in the flat row, sequence by sequence; ``positions`` ``(num_sequences, num_queries)`` where these stand.
+    ``tokens`` are their places in the flat row, sequence by sequence; ``positions`` ``(num_sequences, num_queries)`` where these stand;
+    ``block_table`` ``(num_sequences, max_blocks)`` the blocks of their contexts, padded with blocks of others.
     """
 
     tokens: slice[int, int]
-    slots: slice[int, int]
     num_keys: int
     positions: Tensor
+    block_table: Tensor
     _masks: dict[tuple[int | None, int], Tensor] = field(default_factory=dict)
 
     @property
     def num_sequences(self) -> int:
         """Sequences in the group."""
-        return self.slots.stop - self.slots.start
+        return self.positions.shape[0]
 
     @property
     def num_queries(self) -> int:
@@ -55,66 +56,88 @@ class AttentionGroup:
 class StepLayout:
     """The tensors of one step over ``num_tokens`` tokens.
 
-    ``token_ids`` and ``positions`` are ``(1, num_tokens)``, ``slots`` is ``(num_tokens,)``. ``sampling`` ``(num_sampling_chunks,)`` has the
-    places of the tokens that are sampled from, in the order of the plan. ``new_slots`` begin a sequence in this step.
+    ``token_ids`` and ``positions`` are ``(1, num_tokens)``; ``places`` ``(num_tokens,)`` is where each token's keys and values go, counted in
+    tokens over all blocks. ``sampling`` ``(num_sampling_chunks,)`` has the places in the flat row of the tokens that are sampled from, in the
+    order of the plan. ``new_blocks`` hold nothing yet.
     """
 
     token_ids: Tensor
     positions: Tensor
-    slots: Tensor
+    places: Tensor
     sampling: Tensor
+    new_blocks: Tensor
     groups: tuple[AttentionGroup, ...]
-    new_slots: tuple[int, ...]
 
 
-def lay_out(plan: StepPlan, device: torch.device) -> StepLayout:
-    """Flatten a plan: single tokens first, by slot, so that most attention is one operation; then the longer chunks, each for itself."""
-    single = sorted((chunk for chunk in plan.chunks if len(chunk.token_ids) == 1), key=lambda chunk: chunk.slot)
+def lay_out(plan: StepPlan, block_tokens: int, device: torch.device) -> StepLayout:
+    """Flatten a plan: single tokens first, by length of context, so that most attention is one operation; then longer chunks, one by one."""
+
+    def tensor(values: Iterable[int]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.long, device=device)
+
+    single = sorted((chunk for chunk in plan.chunks if len(chunk.token_ids) == 1), key=lambda chunk: chunk.end)
     long = [chunk for chunk in plan.chunks if len(chunk.token_ids) > 1]
     flat = [*single, *long]
-    positions = _tensor((position for chunk in flat for position in range(chunk.start, chunk.end)), device)
-    last_rows: dict[int, int] = {}
-    num_rows = 0
-    for chunk in flat:
-        num_rows += len(chunk.token_ids)
-        last_rows[chunk.slot] = num_rows - 1
+    positions = tensor(position for chunk in flat for position in range(chunk.start, chunk.end))
     return StepLayout(
-        token_ids=_tensor((token_id for chunk in flat for token_id in chunk.token_ids), device)[None],
+        token_ids=tensor(token_id for chunk in flat for token_id in chunk.token_ids)[None],
         positions=positions[None],
-        slots=_tensor((chunk.slot for chunk in flat for _ in chunk.token_ids), device),
-        sampling=_tensor((last_rows[chunk.slot] for chunk in plan.chunks if chunk.samples), device),
-        groups=tuple(_lay_out_groups([*_neighbours(single), *([chunk] for chunk in long)], positions)),
-        new_slots=tuple(chunk.slot for chunk in flat if chunk.start == 0),
+        places=tensor(_places(flat, block_tokens)),
+        sampling=tensor(_last_rows(flat, plan)),
+        new_blocks=tensor(_new_blocks(flat, block_tokens)),
+        groups=tuple(_lay_out_groups([*_alike(single), *([chunk] for chunk in long)], positions, block_tokens)),
     )
 
 
-def _tensor(values: Iterable[int], device: torch.device) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.long, device=device)
-
-
-def _neighbours(chunks: list[Chunk]) -> Iterator[list[Chunk]]:
-    """Split chunks of one token, sorted by slot, where slots are not consecutive or where padding would cost more than another call."""
-    group: list[Chunk] = []
-    longest = 0
+def _places(chunks: Sequence[Chunk], block_tokens: int) -> Iterator[int]:
     for chunk in chunks:
-        padding = len(group) * max(chunk.end - longest, 0) + max(longest - chunk.end, 0)  # that this chunk would add
-        if group and (chunk.slot != group[-1].slot + 1 or padding > _CALL_TOKENS):
+        for position in range(chunk.start, chunk.end):
+            yield chunk.block_ids[position // block_tokens] * block_tokens + position % block_tokens
+
+
+def _new_blocks(chunks: Sequence[Chunk], block_tokens: int) -> Iterator[int]:
+    for chunk in chunks:
+        first = -(-chunk.start // block_tokens)
+        yield from chunk.block_ids[first : -(-chunk.end // block_tokens)]
+
+
+def _last_rows(flat: Sequence[Chunk], plan: StepPlan) -> Iterator[int]:
+    last_rows: dict[str, int] = {}
+    num_rows = 0
+    for chunk in flat:
+        num_rows += len(chunk.token_ids)
+        last_rows[chunk.sequence_id] = num_rows - 1
+    return (last_rows[chunk.sequence_id] for chunk in plan.chunks if chunk.samples)
+
+
+def _alike(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
+    """Split chunks of one token, sorted by context, where padding the shorter ones would cost more than another call."""
+    group: list[Chunk] = []
+    for chunk in chunks:
+        if group and len(group) * (chunk.end - group[-1].end) > _CALL_TOKENS:
             yield group
-            group, longest = [], 0
+            group = []
         group.append(chunk)
-        longest = max(longest, chunk.end)
     if group:
         yield group
 
 
-def _lay_out_groups(groups: list[list[Chunk]], positions: Tensor) -> Iterator[AttentionGroup]:
+def _lay_out_groups(groups: Sequence[Sequence[Chunk]], positions: Tensor, block_tokens: int) -> Iterator[AttentionGroup]:
     row = 0
     for chunks in groups:
         tokens = slice(row, row + len(chunks) * len(chunks[0].token_ids))
+        num_keys = max(chunk.end for chunk in chunks)
         yield AttentionGroup(
             tokens=tokens,
-            slots=slice(chunks[0].slot, chunks[-1].slot + 1),
-            num_keys=max(chunk.end for chunk in chunks),
+            num_keys=num_keys,
             positions=positions[tokens].view(len(chunks), -1),
+            block_table=torch.tensor(_block_table(chunks, num_keys, block_tokens), device=positions.device),
         )
         row = tokens.stop
+
+
+def _block_table(chunks: Sequence[Chunk], num_keys: int, block_tokens: int) -> list[list[int]]:
+    """Return each sequence's blocks, the shorter ones filled up with their first block, which is certainly clean."""
+    width = -(-num_keys // block_tokens)
+    rows = (list(chunk.block_ids[: min(width, -(-chunk.end // block_tokens))]) for chunk in chunks)
+    return [row + row[:1] * (width - len(row)) for row in rows]

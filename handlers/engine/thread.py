@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from handlers.engine.admission import Admission, EngineLimits
 from handlers.engine.client import EngineStats, Event
 from handlers.engine.engine import Engine
 from handlers.engine.meter import Meter
 from handlers.engine.sequence import Sequence
-from handlers.errors import Overloaded, Unavailable
+from handlers.errors import Unavailable
 from handlers.requests import SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -22,17 +23,15 @@ _SHUTTING_DOWN = "the server is shutting down"
 
 
 class ThreadClient:
-    """An EngineClient whose engine runs in one thread. At most ``max_waiting`` sequences beyond the engine's slots are live at once.
+    """An EngineClient whose engine runs in one thread, which is the only one to step it.
 
     The engine works only while somebody watches. ``idle_pause_s`` after the last ``add``, ``poll`` or ``drain`` it stops stepping until the
     next one; ``abandon_after_s`` after it, everything live is cancelled. (TorchServe does not say that its last client has left: it just
     stops asking.) A step that raises fails the sequences that took part in it, and the thread goes on.
     """
 
-    def __init__(self, engine: Engine, *, max_waiting: int, idle_pause_s: float = 0.5, abandon_after_s: float = 30.0) -> None:
-        self.max_model_len = engine.max_model_len
-        self._engine = engine  # only the thread steps it
-        self._capacity = engine.num_slots + max_waiting
+    def __init__(self, engine: Engine, *, idle_pause_s: float = 0.5, abandon_after_s: float = 30.0) -> None:
+        self._engine = engine
         self._idle_pause_s = idle_pause_s
         self._abandon_after_s = abandon_after_s
 
@@ -40,11 +39,11 @@ class ThreadClient:
         self._has_work = threading.Condition(self._lock)  # the thread waits here
         self._has_news = threading.Condition(self._lock)  # poll and drain wait here
         self._commands: list[Sequence | str] = []  # a sequence to add, or the id of one to cancel
-        self._live: set[str] = set()  # admitted, and without a terminal event so far
+        self._admission = Admission(engine.limits)
         self._events: dict[str, Event] = {}  # by sequence, until polled
         self._num_watchers = 0  # calls of poll and drain in progress
         self._last_seen_s = time.monotonic()
-        self._num_running = 0
+        self._engine_stats = engine.stats()
         self._meter = Meter()
         self._is_draining = False
         self._is_closed = False
@@ -52,17 +51,33 @@ class ThreadClient:
         self._thread = threading.Thread(target=self._serve, name="engine", daemon=True)
         self._thread.start()
 
-    def add(self, sequence_id: str, prompt_token_ids: Iterable[int], params: SamplingParams) -> None:
-        """Admit a sequence; see EngineClient."""
-        sequence = self._engine.new_sequence(sequence_id, prompt_token_ids, params)
+    @property
+    def limits(self) -> EngineLimits:
+        """What the engine can take on."""
+        return self._engine.limits
+
+    @property
+    def max_model_len(self) -> int:
+        """The longest sequence; see EngineClient."""
+        return self.limits.max_model_len
+
+    def add(
+        self,
+        sequence_id: str,
+        prompt_token_ids: Iterable[int],
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        max_queue_s: float | None = None,
+    ) -> None:
+        """Admit a sequence; see EngineClient. Raises ValueError for an id that is in use."""
+        sequence = self._engine.new_sequence(sequence_id, prompt_token_ids, params, priority=priority, max_queue_s=max_queue_s)
         with self._lock:
             if self._is_draining or self._is_closed:
                 raise Unavailable(_SHUTTING_DOWN)
-            if len(self._live) >= self._capacity:
-                raise Overloaded(f"all {self._capacity} places are taken; try again later")
-            if sequence_id in self._live or sequence_id in self._events:
+            if sequence_id in self._admission.live or sequence_id in self._events:
                 raise ValueError(f"a sequence {sequence_id!r} is live already, or its last event has not been polled")
-            self._live.add(sequence_id)
+            self._admission.admit(sequence_id, sequence.num_prompt_tokens)
             self._commands.append(sequence)
             self._last_seen_s = time.monotonic()
             self._has_work.notify()
@@ -84,13 +99,11 @@ class ThreadClient:
     def stats(self) -> EngineStats:
         """Return a snapshot; see EngineClient."""
         with self._lock:
-            return EngineStats(
-                running=self._num_running,
-                waiting=len(self._live) - self._num_running,
-                slots_used=self._num_running,
-                slots_total=self._engine.num_slots,
-                steps=self._meter.steps,
+            return replace(
+                self._engine_stats,
+                waiting=len(self._admission.live) - self._engine_stats.running,
                 generated_tokens=self._meter.generated_tokens,
+                tokens_per_s=self._meter.tokens_per_s(time.monotonic()),
                 step_ms_p50=self._meter.step_ms(0.50),
                 step_ms_p99=self._meter.step_ms(0.99),
             )
@@ -99,7 +112,7 @@ class ThreadClient:
         """Refuse new work and finish what is live, polled or not; see EngineClient."""
         with self._watching():
             self._is_draining = True
-            return self._has_news.wait_for(lambda: not self._live, timeout_s)
+            return self._has_news.wait_for(lambda: not self._admission.live, timeout_s)
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Stop the thread after its current step; live sequences end with an error event. A step that hangs longer is left behind."""
@@ -108,7 +121,7 @@ class ThreadClient:
             self._has_work.notify()
         self._thread.join(timeout_s)
         with self._lock:
-            self._publish([Event(sequence_id, finish_reason="error", error=_SHUTTING_DOWN) for sequence_id in self._live])
+            self._publish([Event(sequence_id, finish_reason="error", error=_SHUTTING_DOWN) for sequence_id in self._admission.live])
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -134,22 +147,23 @@ class ThreadClient:
             started_s = time.monotonic()
             events = self._take_turn(commands, is_watched)
             with self._lock:
-                self._num_running = self._engine.num_running
-                if is_watched:
-                    self._meter.record_step(time.monotonic() - started_s, sum(len(event.token_ids) for event in events))
+                self._note_turn(started_s, events)
                 self._publish(events)
 
     def _await_turn(self) -> None:
-        """Wait until there is a command, or work that somebody watches; cancel what nobody has watched for too long."""
+        """Wait for a command, work that somebody watches, or a deadline; cancel what nobody has watched for too long."""
         while not (self._is_closed or self._commands):
             silence_s = self._silence_s()
-            if self._live and silence_s < self._idle_pause_s:
+            if self._admission.live and silence_s < self._idle_pause_s:
                 return
-            if self._live and silence_s >= self._abandon_after_s:
-                logger.warning("nobody asked for news for %.0f s: cancelling %d sequences", silence_s, len(self._live))
-                self._commands.extend(self._live)
+            if self._admission.live and silence_s >= self._abandon_after_s:
+                logger.warning("nobody asked for news for %.0f s: cancelling %d sequences", silence_s, len(self._admission.live))
+                self._commands.extend(self._admission.live)
                 return
-            self._has_work.wait(self._abandon_after_s - silence_s if self._live else None)
+            expires_in_s = self._engine.next_deadline_s - time.monotonic()
+            if expires_in_s <= 0:
+                return
+            self._has_work.wait(min(self._abandon_after_s - silence_s, expires_in_s) if self._admission.live else None)
 
     def _silence_s(self) -> float:
         return 0.0 if self._num_watchers else time.monotonic() - self._last_seen_s
@@ -159,6 +173,7 @@ class ThreadClient:
         try:
             for command in commands:
                 events += self._apply(command)
+            events += self._engine.expire()
             if is_watched:
                 events += self._engine.step()
         except Exception:  # whatever a model can raise: the engine must outlive it
@@ -173,16 +188,25 @@ class ThreadClient:
         event = self._engine.cancel(command)
         return [event] if event else []
 
+    def _note_turn(self, started_s: float, events: list[Event]) -> None:
+        num_steps_before, self._engine_stats = self._engine_stats.steps, self._engine.stats()
+        if self._engine_stats.steps > num_steps_before:
+            self._meter.record_step(started_s, time.monotonic(), sum(len(event.token_ids) for event in events))
+
     def _publish(self, events: list[Event]) -> None:
         for event in events:
-            if event.sequence_id not in self._live:
+            if event.sequence_id not in self._admission.live:
                 continue  # closed while its step was hanging
             earlier = self._events.get(event.sequence_id)
             self._events[event.sequence_id] = _joined(earlier, event) if earlier else event
-            if event.finish_reason is not None:
-                self._live.discard(event.sequence_id)
+            self._admission.note(event)
         self._has_news.notify_all()
 
 
 def _joined(earlier: Event, later: Event) -> Event:
-    return replace(later, token_ids=earlier.token_ids + later.token_ids)
+    return replace(
+        later,
+        token_ids=earlier.token_ids + later.token_ids,
+        logprobs=earlier.logprobs + later.logprobs,
+        start=earlier.start or later.start,
+    )

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from handlers.engine.attention import Attention, Scoring, StepAttention
+from handlers.engine.paged_cache import KVShape, PagedCache
 from handlers.engine.scheduler import StepPlan
-from handlers.engine.slot_cache import KVShape, SlotCache
 from handlers.engine.step_layout import lay_out
 
 if TYPE_CHECKING:
@@ -22,19 +22,22 @@ _UNKNOWN_TERMS = ("s_aux", "position_bias", "indices")  # attention sinks, learn
 
 
 class TransformersRunner:
-    """A Runner over contiguous slots. ``compatibility.adopt`` has seen the model before; all of it is on one device."""
+    """A Runner over paged blocks. ``compatibility.adopt`` has seen the model before; all of it is on one device."""
 
-    def __init__(self, model: PreTrainedModel, kv_shapes: Sequence[KVShape], *, num_slots: int, max_model_len: int) -> None:
-        self.num_slots = num_slots
+    def __init__(
+        self, model: PreTrainedModel, kv_shapes: Sequence[KVShape], *, num_blocks: int, block_tokens: int, max_model_len: int
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_tokens = block_tokens
         self.max_model_len = max_model_len
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._model = model
-        self._cache = SlotCache(kv_shapes, num_slots, max_model_len, model.dtype, model.device)
+        self._cache = PagedCache(kv_shapes, num_blocks, block_tokens, model.dtype, model.device)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
         """Compute a step; see Runner."""
-        layout = lay_out(plan, self._model.device)
+        layout = lay_out(plan, self.block_tokens, self._model.device)
         self._cache.begin(layout)
         return forward(self._model, layout.token_ids, layout.positions, StepAttention(self._cache, layout), layout.sampling)
 

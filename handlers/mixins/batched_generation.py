@@ -1,59 +1,84 @@
-"""Generate with ``model.generate``, a batch at a time."""
+"""Generate over transformers' ``generate``, a batch at a time."""
 
 from __future__ import annotations
 
+import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from handlers.engine.batch_generate import BatchGenerator, Prompt
+from handlers.engine.client import Event
+from handlers.errors import Failed
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, Request
 from handlers.stages import run_stage
+from handlers.text.output import TextOutput
 from handlers.text.tokenizer import TextTokenizer
 from handlers.weights.checkpoint import eos_token_ids
 
+if TYPE_CHECKING:
+    from handlers.engine.engine import Engine
+
+logger = logging.getLogger(__name__)
+
 
 class BatchedGenerationMixin(HandlerHooks):
-    """Run transformers' ``generate`` over the batches that TorchServe forms; a batch lasts as long as its longest answer.
+    """Run the batches that TorchServe forms, each to its end; a batch lasts as long as its longest answer.
 
-    Adds ``inference``. Owns ``generator``, which holds the model. Requires a tokenizer and a checkpoint.
+    Adds ``inference``. Owns ``generator``, an engine that holds the model. Requires a tokenizer and a checkpoint.
     """
 
     provides = frozenset({"inference"})
     requires = {"checkpoint": "CheckpointMixin", "tokenizer": "TokenizerMixin"}
     tokenizer: TextTokenizer
-    generator: BatchGenerator
+    generator: Engine
 
     def initialize(self, context: Any) -> None:
         """Load the model into this worker."""
+        from handlers.engine.generate_engine import build_generate_engine
+
         super().initialize(context)
         model = self.load_model()
-        self.generator = BatchGenerator(model, self.config.engine, eos_token_ids=eos_token_ids(model))
-        self.tokenizer.limit_prompts(self.generator.max_model_len - 1)
+        engine = self.config.engine
+        self.generator = build_generate_engine(model, engine, eos_token_ids=eos_token_ids(model), max_running=engine.max_running)
+        self.tokenizer.limit_prompts(self.generator.limits.max_model_len - 1)
 
     def inference(self, requests: list[Request]) -> list[Request]:
         """Generate for all ``requests`` together; their text goes to ``emit`` token by token."""
         for request in requests:
-            run_stage(self._limit, [request])
-        live = [request for request in requests if request.error is None]
-        outputs = [self.tokenizer.output(request) for request in live]
-
-        def push(row: int, token_id: int, is_end: bool) -> bool:
-            self._emit(live[row], outputs[row].push((token_id,), num_stop_tokens=int(is_end)))
-            return outputs[row].is_stopped or live[row].error is not None
-
-        prompts = [Prompt(tuple(request.prompt_token_ids), request.params) for request in live]
-        reasons = self.generator.run(prompts, push) if prompts else []
-        for request, output, reason in zip(live, outputs, reasons, strict=True):
-            self._emit(request, output.finish())
-            request.num_generated_tokens = output.num_tokens
-            request.finish_reason = reason
+            run_stage(self._admit, [request])
+        live = {request.sequence_id: (request, self.tokenizer.output(request)) for request in requests if request.error is None}
+        while self.generator.has_work:
+            for event in self._step():
+                self._take(event, *live[event.sequence_id])
         return requests
 
-    def _limit(self, requests: list[Request]) -> None:
-        requests[0].limit_tokens(self.config.generation.max_new_tokens, self.generator.max_model_len)
+    def _admit(self, requests: list[Request]) -> None:
+        (request,) = requests
+        request.limit_tokens(self.config.generation.max_new_tokens, self.generator.limits.max_model_len)
+        self.generator.add(self.generator.new_sequence(request.sequence_id, request.prompt_token_ids, request.params))
 
-    def _emit(self, request: Request, text: str) -> None:
+    def _step(self) -> list[Event]:
+        try:
+            return self.generator.step()
+        except Exception:  # whatever a model can raise
+            logger.exception("a batch failed")
+            return self.generator.recover()
+
+    def _take(self, event: Event, request: Request, output: TextOutput) -> None:
+        run_stage(lambda _: self._advance(event, request, output), [request])
+        if request.is_finished:
+            self.generator.cancel(event.sequence_id)  # it may have ended by a stop string, or failed in a hook
+
+    def _advance(self, event: Event, request: Request, output: TextOutput) -> None:
+        if event.finish_reason == "error":
+            raise Failed(event.error or "the engine gave this request up; send it again")
         request.first_token_s = request.first_token_s or time.time()
+        text = output.push(event.token_ids, event.num_stop_tokens, event.logprobs)
+        request.num_generated_tokens = output.num_tokens
+        reason = "stop" if output.is_stopped else event.finish_reason
+        if reason is not None:
+            text += output.finish()
+        request.tokens += output.take_tokens()
         if text:
-            run_stage(lambda rows: self.emit(rows[0], Delta(text)), [request])
+            self.emit(request, Delta(text))
+        request.finish_reason = reason

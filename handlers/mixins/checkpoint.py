@@ -25,7 +25,7 @@ class CheckpointMixin(HandlerHooks):
         self.checkpoint = Checkpoint.open(self.model_dir / self.config.model.path, self.config.model)
 
     def load_model(self) -> Any:
-        """Return the transformers model."""
+        """Return the transformers model; an engine process has not been through ``initialize``."""
         super().load_model()
         report_loading("loading weights")
-        return self.checkpoint.load()
+        return Checkpoint.open(self.model_dir / self.config.model.path, self.config.model).load()

@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.config import HandlerConfig
+from handlers.control_socket import ControlSocket
 from handlers.driver import Cadence, ContinuousDriver
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
+from handlers.engine.control import describe_engine, engine_commands
+from handlers.engine.process.client import start_process_client
+from handlers.errors import InvalidRequest
 from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
 from handlers.requests import Request
 from handlers.text.tokenizer import TextTokenizer
+from handlers.torchserve_worker import serve_directly
 from handlers.weights.checkpoint import eos_token_ids
 from handlers.worker_lock import claim_only_worker
 
@@ -23,8 +28,8 @@ _ROOM_FOR_REFUSALS = 64
 class ContinuousGenerationMixin(HandlerHooks):
     """Hand requests to a continuous-batching engine and answer them from its events.
 
-    Adds ``inference`` and TorchServe's ``continuousBatching`` mode. Owns ``engine``, and the lock that keeps a second worker out. Requires
-    a checkpoint and a tokenizer.
+    Adds ``inference`` and TorchServe's ``continuousBatching`` mode. Owns ``engine``, the lock that keeps a second worker out, and the
+    socket at which the worker takes orders. Requires a checkpoint and a tokenizer.
     """
 
     provides = frozenset({"inference"})
@@ -35,36 +40,53 @@ class ContinuousGenerationMixin(HandlerHooks):
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
         """One worker, fed by the frontend with everything that may run or wait, and with some more, to be refused at once."""
-        batch_size = config.engine.max_running + config.engine.max_waiting + _ROOM_FOR_REFUSALS
-        return super().frontend_keys(config) | {"continuousBatching": True, "batchSize": batch_size, "maxBatchDelay": 1}
+        places = config.engine.replicas * (config.engine.max_running + config.engine.max_waiting)
+        return super().frontend_keys(config) | {"continuousBatching": True, "batchSize": places + _ROOM_FOR_REFUSALS, "maxBatchDelay": 1}
 
     def initialize(self, context: Any) -> None:
-        """Load the model into an engine and start it; raise ConfigError if this is a second worker."""
+        """Start the engine, in a process of its own or here; raise ConfigError if it cannot load or this is a second worker."""
         super().initialize(context)
-        self._lock = claim_only_worker(self.model_name, self.model_version)
-        model = self.load_model()
-        self.engine = build_engine_client(model, self.config.engine, eos_token_ids=eos_token_ids(model))
+        self._claim = claim_only_worker(self.model_name, self.model_version)
+        self.engine = start_process_client(self) if self.config.engine.process else self.build_engine()
         self.tokenizer.limit_prompts(self.engine.max_model_len - 1)
         cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000)
         self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence)
+        serve_directly(self._driver.step)
+        self._control = ControlSocket(self._claim.control_socket, engine_commands(self.engine) | {"describe": self.describe})
+
+    def build_engine(self) -> EngineClient:
+        """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""
+        model = self.load_model()
+        limit = self.config.limits.max_queued_tokens
+        return build_engine_client(model, self.config.engine, eos_token_ids=eos_token_ids(model), max_queued_tokens=limit)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Answer one call of the frontend, which lists every live request."""
+        """Answer one call of the frontend, which lists every live request; a worker that is served directly never comes here."""
         return write_replies(self._driver.step(read_batch(data, context)), context)
 
     def inference(self, requests: list[Request]) -> list[Request]:
-        """Admit the requests to the engine, which refuses what never fits (400) and what finds no room (429)."""
+        """Admit the choices of one client to the engine, which refuses what never fits (400) and what finds no room (429)."""
+        places = self.config.engine.max_running + self.config.engine.max_waiting
+        if len(requests) > places:
+            raise InvalidRequest(f"this server takes at most {places} choices at once, got {len(requests)}", param="n")
         for request in requests:
             request.limit_tokens(self.config.generation.max_new_tokens, self.engine.max_model_len)
-            self.engine.add(request.id, request.prompt_token_ids, request.params)
+            self.engine.add(
+                request.sequence_id,
+                request.prompt_token_ids,
+                request.params,
+                priority=request.priority,
+                max_queue_s=request.max_queue_s or self.config.limits.max_queue_s,
+            )
         return requests
 
     def describe(self) -> dict[str, Any]:
-        """Add the engine's limits."""
-        return super().describe() | {"max_model_len": self.engine.max_model_len}
+        """Add the engine's limits and its processes."""
+        return super().describe() | describe_engine(self.engine)
 
     def close(self) -> None:
         """Stop the engine and let another worker take the model."""
+        self._control.close()
         self.engine.close()
-        self._lock.close()
+        self._claim.close()
         super().close()

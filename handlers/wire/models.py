@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from handlers.frontend import Incoming
-from handlers.requests import Request
+from handlers.requests import OutputToken, Request
 from handlers.wire.codec import to_json
 
 LIST = "v1/models"
@@ -15,19 +17,31 @@ class ModelsCodec:
     def __init__(self, model: str, created_s: float) -> None:
         self._card = {"id": model, "object": "model", "created": int(created_s), "owned_by": "marquee"}
 
-    def decode(self, incoming: Incoming) -> Request:
+    def decode(self, incoming: Incoming) -> list[Request]:
         """Return a request that is finished before it begins; a body, if any, is of no interest."""
-        return Request(finish_reason="stop")
+        return [Request(finish_reason="stop")]
 
-    def answer(self, request: Request) -> bytes:
+    def answer(self, choices: Sequence[Request]) -> bytes:
         """Return the list, or the one model's card."""
-        is_list = request.route == LIST
+        is_list = choices[0].route == LIST
         return to_json({"object": "list", "data": [self._card]} if is_list else self._card)
 
-    def frame(self, request: Request, text: str) -> bytes:
-        """Return nothing: a list is never streamed."""
+    def stream(self, choice: Request) -> NoStream:
+        """Return a writer of nothing: a list is never streamed."""
+        return NoStream()
+
+    def end(self, choices: Sequence[Request]) -> bytes:
+        """Return nothing."""
         return b""
 
-    def last_frames(self, request: Request) -> bytes:
-        """Return nothing: a list is never streamed."""
+
+class NoStream:
+    """Writes nothing."""
+
+    def piece(self, text: str, tokens: Sequence[OutputToken]) -> bytes:
+        """Return nothing."""
+        return b""
+
+    def end(self) -> bytes:
+        """Return nothing."""
         return b""

@@ -1,100 +1,40 @@
-"""The bodies that clients send, as strict pydantic models: types, ranges, and parameters that are not supported yet.
+"""The bodies that clients send, as strict pydantic models: names, types and ranges.
 
 Sources: https://platform.openai.com/docs/api-reference (chat, completions) and
-https://huggingface.github.io/text-generation-inference (``/``). ``top_k``, ``stop_token_ids`` and ``ignore_eos`` are the extensions that
-other servers of the OpenAI API share.
+https://huggingface.github.io/text-generation-inference (``/``). ``top_k``, ``min_p``, ``repetition_penalty``, ``min_tokens``,
+``stop_token_ids``, ``ignore_eos`` and ``priority`` are the extensions that other servers of the OpenAI API share; ``max_queue_s`` is ours.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from handlers.errors import InvalidRequest
-from handlers.requests import Message, SamplingParams
+from handlers.requests import Message, Request, SamplingParams
+from handlers.wire.validation import Body
+
+MAX_CHOICES = 64
+"""Prompts times ``n`` of one request."""
 
 Temperature = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)]
 Probability = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
+Divisor = Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Alternatives = Annotated[int, Field(ge=0, le=20)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+TokenKey = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 StopStrings = StopString | Annotated[list[StopString], Field(max_length=16, fail_fast=True)]
+Tokens = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+Several = Field(min_length=1, max_length=MAX_CHOICES, fail_fast=True)
 # Lists fail fast and have an end: a body may hold millions of items, and while it is checked everyone else waits.
-
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "echo": (False,),
-    "suffix": ("",),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
-    "repetition_penalty": (1,),
-    "min_p": (0,),
-    "logit_bias": ({},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "audio": (),
-    "prediction": (),
-    "reasoning_effort": (),
-    "verbosity": (),
-    "web_search_options": (),
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    # In messages: what the OpenAI client gives back, and what is no text.
-    "refusal": (),
-    "annotations": ([],),
-    "tool_calls": ([],),
-    "tool_call_id": (),
-    "image_url": (),
-    "input_audio": (),
-    "file": (),
-    # Of text-generation-inference.
-    "decoder_input_details": (False,),
-    "return_full_text": (False,),
-    "watermark": (False,),
-    "typical_p": (1,),
-    "truncate": (),
-    "top_n_tokens": (0,),
-    "grammar": (),
-    "adapter_id": (),
-}
-"""Parameters that clients send and this server cannot act on, with the values that ask for nothing; null is always one of them."""
-
-HINTS = frozenset({"user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"})
-"""Parameters that ask for nothing whatever their value: labels, and hints to another vendor's caches."""
-
-
-class Body(BaseModel):
-    """A strict body: an unknown parameter, or a known one that is not supported, is an error and never ignored."""
-
-    model_config = ConfigDict(strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unsupported(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            raise PydanticCustomError("object_type", "Input should be an object")
-        for name, value in data.items():
-            if name in cls.model_fields or name in HINTS:
-                continue
-            if name not in NEUTRAL:
-                raise PydanticCustomError("unknown_parameter", "unknown parameter", {"name": name})
-            if value is not None and not _is_one_of(value, NEUTRAL[name]):
-                choices = " or ".join(json.dumps(choice) for choice in (None, *NEUTRAL[name]))
-                message = "not supported by this server; leave it out or send {choices}"
-                raise PydanticCustomError("unsupported_parameter", message, {"name": name, "choices": choices})
-        return data
 
 
 class StreamOptions(Body):
@@ -104,27 +44,45 @@ class StreamOptions(Body):
 
 
 class Sampling(Body):
-    """The sampling parameters that every route shares, under the OpenAI names; None means the checkpoint's default."""
+    """The parameters that every route shares, under the OpenAI names; None means the default, of sampling the checkpoint's."""
 
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    min_p: Fraction | None = None
+    repetition_penalty: Divisor | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[TokenKey, Bias], Field(max_length=1024)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     seed: Seed | None = None
     stop: StopStrings | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     ignore_eos: bool | None = None
+    priority: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    max_queue_s: Seconds | None = None
 
-    def sampling_params(self, defaults: SamplingParams, max_tokens: int | None) -> SamplingParams:
+    def sampling_params(self, defaults: SamplingParams, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
         """Return the checkpoint's ``defaults`` with everything that the client gave put over them."""
+        min_tokens = _given(self.min_tokens, 0)
+        if max_tokens is not None and min_tokens > max_tokens:
+            raise InvalidRequest(f"min_tokens: {min_tokens} is more than the {max_tokens} that max_tokens allows", param="min_tokens")
         return SamplingParams(
             max_tokens=max_tokens,
+            min_tokens=min_tokens,
             temperature=_given(self.temperature, defaults.temperature),
             top_p=_given(self.top_p, defaults.top_p),
             top_k=max(_given(self.top_k, defaults.top_k), 0),
+            min_p=_given(self.min_p, defaults.min_p),
+            repetition_penalty=_given(self.repetition_penalty, defaults.repetition_penalty),
+            presence_penalty=_given(self.presence_penalty, 0.0),
+            frequency_penalty=_given(self.frequency_penalty, 0.0),
+            logit_bias=tuple((int(token_id), bias) for token_id, bias in (self.logit_bias or {}).items()),
             seed=self.seed,
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             stop_token_ids=tuple(self.stop_token_ids or ()),
             ignore_eos=bool(self.ignore_eos),
+            logprobs=logprobs,
         )
 
 
@@ -133,13 +91,21 @@ class OpenAIBody(Sampling):
 
     model: str | None = None
     max_tokens: Count | None = None
+    n: Annotated[int, Field(ge=1, le=16)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
-        return bool(self.stream and self.stream_options and self.stream_options.include_usage)
+    def _request(self, model: str, params: SamplingParams) -> Request:
+        """Return the request but for its prompt."""
+        return Request(
+            model=model,
+            n=self.n or 1,
+            params=params,
+            priority=self.priority or 0,
+            max_queue_s=self.max_queue_s,
+            stream=bool(self.stream),
+            include_usage=bool(self.stream and self.stream_options and self.stream_options.include_usage),
+        )
 
 
 class TextPart(Body):
@@ -168,12 +134,48 @@ class ChatBody(OpenAIBody):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000, fail_fast=True)]
     max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Alternatives | None = None
+
+    def request(self, model: str, defaults: SamplingParams) -> Request:
+        """Return what is asked for; raise InvalidRequest for parameters that contradict each other."""
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest("top_logprobs: set 'logprobs' to true, too", param="top_logprobs")
+        logprobs = (self.top_logprobs or 0) if self.logprobs else None
+        request = self._request(model, self.sampling_params(defaults, self.max_completion_tokens or self.max_tokens, logprobs))
+        request.messages = [message.for_template() for message in self.messages]
+        return request
 
 
 class CompletionBody(OpenAIBody):
-    """``POST /v1/completions``; one prompt a request, as text or token ids."""
+    """``POST /v1/completions``; prompts as text or token ids, one or several."""
 
-    prompt: str | Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
+    prompt: str | Tokens | Annotated[list[str], Several] | Annotated[list[Tokens], Several]
+    logprobs: Alternatives | None = None
+    best_of: Count | None = None
+
+    def requests(self, model: str, defaults: SamplingParams) -> list[Request]:
+        """Return one request for each prompt; raise InvalidRequest for parameters that contradict each other."""
+        prompts = self._prompts()
+        n = self.n or 1
+        if self.best_of not in (None, n):
+            raise InvalidRequest(f"best_of: must equal 'n' ({n}), got {self.best_of}", param="best_of", code="unsupported_parameter")
+        if len(prompts) * n > MAX_CHOICES:
+            raise InvalidRequest(f"prompt: {len(prompts)} prompts times n = {n} are more than {MAX_CHOICES} choices", param="prompt")
+        params = self.sampling_params(defaults, self.max_tokens, self.logprobs)
+        return [self._prompted(self._request(model, params), prompt) for prompt in prompts]
+
+    def _prompts(self) -> list[Any]:
+        is_one = isinstance(self.prompt, str) or isinstance(self.prompt[0], int)
+        return [self.prompt] if is_one else list(self.prompt)
+
+    @staticmethod
+    def _prompted(request: Request, prompt: str | list[int]) -> Request:
+        if isinstance(prompt, str):
+            request.prompt = prompt
+        else:
+            request.prompt_token_ids = prompt
+        return request
 
 
 class TGIParameters(Sampling):
@@ -182,6 +184,7 @@ class TGIParameters(Sampling):
     max_new_tokens: Count | None = None
     do_sample: bool | None = None
     details: bool | None = None
+    top_n_tokens: Alternatives | None = None
 
 
 class TGIBody(Body):
@@ -192,43 +195,7 @@ class TGIBody(Body):
     stream: bool | None = None
 
 
-B = TypeVar("B", bound=Body)
 T = TypeVar("T")
-
-
-def validate(schema: type[B], body: dict[str, Any]) -> B:
-    """Return ``body`` as a ``schema``; raise InvalidRequest that names the first wrong parameter and says what it should be."""
-    try:
-        return schema.model_validate(body)
-    except ValidationError as error:
-        raise _explain(error, _names(schema)) from None
-
-
-def _explain(error: ValidationError, names: frozenset[str]) -> InvalidRequest:
-    """Name the problem that lies deepest: the members of a union complain one by one, and the right one got furthest."""
-    problems = error.errors(include_url=False, include_input=False)
-    depth = max(len(problem["loc"]) for problem in problems)
-    deepest = [problem for problem in problems if len(problem["loc"]) == depth]
-    first = deepest[0]
-    # Union members stand in the location too; a client knows only its own keys and indices.
-    path = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
-    code = None
-    if first["type"] in ("unknown_parameter", "unsupported_parameter"):
-        path.append(first["ctx"]["name"])
-        code = first["type"]
-    complaint = " or ".join(dict.fromkeys(problem["msg"] for problem in deepest if problem["loc"][:1] == first["loc"][:1]))
-    param = ".".join(path)[:200]
-    return InvalidRequest(f"{param or 'body'}: {complaint}", param=param or None, code=code)
-
-
-def _names(schema: type[BaseModel]) -> frozenset[str]:
-    known = (schema, StreamOptions, ChatMessage, TextPart, TGIParameters)
-    return frozenset(name for model in known for name in model.model_fields)
-
-
-def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
-    """Whether ``value`` is one of ``allowed``, where True is not 1."""
-    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in allowed)
 
 
 def _given(value: T | None, default: T) -> T:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from tests.bench.models import SHAPES, make_model
 from tests.checkpoints import make_checkpoint
 
 TINYCHAT = Path(__file__).parents[2] / "examples" / "tinychat" / "model"
@@ -26,6 +27,13 @@ def choose_checkpoint(given: Path | None, scratch: Path) -> Path:
     if given is not None:
         return given
     return TINYCHAT if (TINYCHAT / "config.json").exists() else make_checkpoint(scratch / "random", dtype="bfloat16", **_SHAPE)
+
+
+def find_checkpoint(model: str, cache: Path) -> Path:
+    """Return the checkpoint of that name (tinychat, or one of a real model's shape and random weights, see models.py), or at that path."""
+    if model == "tinychat":
+        return choose_checkpoint(None, cache)
+    return make_model(model, cache) if model in SHAPES else Path(model)
 
 
 class PlainTokenizer:

@@ -31,7 +31,7 @@ class Figures:
 
     ``first_text``: from sending a request to its first text. ``gap``: between two arrivals of text in one answer, as its reader sees it; an
     arrival may carry several tokens. ``token``: from first to last text, divided by the tokens between. ``client_cpu_share``: cores that
-    the clients took.
+    the clients took. ``rss_mib``: the contestant's memory afterwards, summed over its processes.
     """
 
     contestant: str
@@ -44,6 +44,7 @@ class Figures:
     gap: Times
     token: Times
     client_cpu_share: float
+    rss_mib: float
 
     @property
     def tokens_per_s(self) -> float:
@@ -51,7 +52,7 @@ class Figures:
         return self.num_output_tokens / self.wall_s
 
     @classmethod
-    def of(cls, contestant: str, run: Run) -> Figures:
+    def of(cls, contestant: str, run: Run, rss_bytes: int = 0) -> Figures:
         """Summarise a run; failed requests count as errors and nowhere else."""
         good = [answer for answer in run.answers if answer.error is None]
         streamed = [answer for answer in good if len(answer.text_times_s) > 1]
@@ -66,6 +67,7 @@ class Figures:
             gap=Times.of(later - earlier for answer in streamed for earlier, later in pairwise(answer.text_times_s)),
             token=Times.of((answer.text_times_s[-1] - answer.text_times_s[0]) / (answer.num_tokens - 1) for answer in streamed),
             client_cpu_share=run.client_cpu_s / run.wall_s,
+            rss_mib=rss_bytes / 2**20,
         )
 
 
@@ -83,9 +85,11 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
     def show(self, digits: int = 0) -> str:
-        """Return ``median (low–high)``, or a dash where there is nothing."""
+        """Return ``median (low–high)``, the one value if there is one, or a dash where there is nothing."""
         if self.median != self.median:
             return "–"
+        if self.low == self.high:
+            return f"{self.median:.{digits}f}"
         return f"{self.median:.{digits}f} ({self.low:.{digits}f}–{self.high:.{digits}f})"
 
 
@@ -104,6 +108,7 @@ class Summary:
     gap_p99_ms: Spread
     token_p50_ms: Spread
     client_cpu_share: Spread
+    rss_mib: Spread
     lead: Spread
 
 
@@ -128,5 +133,10 @@ def _summary(group: list[Figures], reference: list[Figures]) -> Summary:
         gap_p99_ms=Spread.of([each.gap.p99_ms for each in group]),
         token_p50_ms=Spread.of([each.token.p50_ms for each in group]),
         client_cpu_share=Spread.of([each.client_cpu_share for each in group]),
-        lead=Spread.of([ours.tokens_per_s / each.tokens_per_s for ours, each in zip(reference, group, strict=True)]),
+        rss_mib=Spread.of([each.rss_mib for each in group]),
+        lead=Spread.of([_ratio(ours.tokens_per_s, each.tokens_per_s) for ours, each in zip(reference, group, strict=True)]),
     )
+
+
+def _ratio(ours: float, others: float) -> float:
+    return ours / others if others else float("nan")

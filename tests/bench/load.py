@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpx
@@ -54,11 +54,12 @@ class Answer:
     text_times_s: tuple[float, ...] = ()
     num_tokens: int = 0
     error: str | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """The answers to one set of jobs; ``client_cpu_s`` is what the clients themselves took of the machine."""
+    """The answers to one set of jobs, in their order; ``client_cpu_s`` is what the clients themselves took of the machine."""
 
     streams: int
     answers: tuple[Answer, ...]
@@ -85,10 +86,15 @@ class Api(Protocol):
 
 @dataclass(frozen=True)
 class Completions:
-    """Streamed ``/completions`` of the OpenAI API, greedy, of a fixed length; tokens are counted by the server (``include_usage``)."""
+    """Streamed ``/completions`` of the OpenAI API, greedy, of a fixed length; tokens are counted by the server (``include_usage``).
+
+    ``fixed_length``: what makes this server go on where the model would end.
+    """
 
     base_url: str
     model: str
+    fixed_length: Mapping[str, Any] = field(default_factory=lambda: {"ignore_eos": True})
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -97,21 +103,24 @@ class Completions:
 
     def body(self, job: Job) -> dict[str, Any]:
         """Return a request that generates exactly the tokens asked for."""
-        request = {"model": self.model, "prompt": job.prompt, "max_tokens": job.num_output_tokens, "temperature": 0, "ignore_eos": True}
-        return {"json": request | {"stream": True, "stream_options": {"include_usage": True}}}
+        request = {"model": self.model, "prompt": job.prompt, "max_tokens": job.num_output_tokens, "temperature": 0}
+        streamed = {"stream": True, "stream_options": {"include_usage": True}}
+        return {"json": request | streamed | self.fixed_length, "headers": self.headers}
 
     def read(self, transcript: Transcript) -> Answer:
         """Read the events; one that has no text, or an answer of another length, is no success."""
         text_times_s: list[float] = []
-        num_tokens, error = 0, None
+        num_tokens, text, error = 0, "", None
         for at_s, event in _events(transcript.arrivals):
-            if any(choice["text"] for choice in event.get("choices", ())) and at_s not in text_times_s[-1:]:
+            piece = "".join(choice["text"] for choice in event.get("choices", ()))
+            if piece and at_s not in text_times_s[-1:]:
                 text_times_s.append(at_s)
+            text += piece
             num_tokens = (event.get("usage") or {}).get("completion_tokens", num_tokens)
             error = event.get("error") or error
         if error is None and num_tokens != transcript.job.num_output_tokens:
             error = f"{num_tokens} tokens instead of {transcript.job.num_output_tokens}"
-        return Answer(transcript.started_s, transcript.ended_s, tuple(text_times_s), num_tokens, str(error) if error else None)
+        return Answer(transcript.started_s, transcript.ended_s, tuple(text_times_s), num_tokens, str(error) if error else None, text)
 
 
 @dataclass(frozen=True)
@@ -131,10 +140,10 @@ class Predictions:
 
     def read(self, transcript: Transcript) -> Answer:
         """Take the whole text as the first: the client sees nothing before."""
-        job, ended_s = transcript.job, transcript.ended_s
-        if len(transcript.body.decode()) <= len(job.prompt):
+        job, ended_s, text = transcript.job, transcript.ended_s, transcript.body.decode()
+        if len(text) <= len(job.prompt):
             return Answer(transcript.started_s, ended_s, error="no text")
-        return Answer(transcript.started_s, ended_s, (ended_s,), job.num_output_tokens)
+        return Answer(transcript.started_s, ended_s, (ended_s,), job.num_output_tokens, text=text[len(job.prompt) :])
 
 
 def run_load(api: Api, jobs: Sequence[Job], streams: int) -> Run:
@@ -148,15 +157,15 @@ def run_load(api: Api, jobs: Sequence[Job], streams: int) -> Run:
 async def _all_clients(api: Api, jobs: Sequence[Job], streams: int) -> list[Transcript]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, limits=limits, trust_env=False) as http:
-        waiting = iter(jobs)
-        transcripts: list[Transcript] = []
-        await asyncio.gather(*(_one_client(http, api, waiting, transcripts.append) for _ in range(streams)))
-        return transcripts
+        waiting = enumerate(jobs)
+        transcripts: dict[int, Transcript] = {}
+        await asyncio.gather(*(_one_client(http, api, waiting, transcripts) for _ in range(streams)))
+        return [transcripts[number] for number in range(len(jobs))]
 
 
-async def _one_client(http: httpx.AsyncClient, api: Api, waiting: Iterator[Job], keep: Callable[[Transcript], None]) -> None:
-    for job in waiting:  # shared by all clients: each takes the next one
-        keep(await _ask(http, api, job))
+async def _one_client(http: httpx.AsyncClient, api: Api, waiting: Iterator[tuple[int, Job]], transcripts: dict[int, Transcript]) -> None:
+    for number, job in waiting:  # shared by all clients: each takes the next one
+        transcripts[number] = await _ask(http, api, job)
 
 
 async def _ask(http: httpx.AsyncClient, api: Api, job: Job) -> Transcript:

@@ -9,11 +9,12 @@ from typing import Any
 from tests.bench.figures import Spread, Summary
 
 
-def plot_serving(summaries: Sequence[Summary], path: Path) -> None:
+def plot_serving(summaries: Sequence[Summary], path: Path, title: str) -> None:
     """Write a PNG: medians, with bars from the lowest to the highest repeat."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
     speed, first_text = figure.subplots(1, 2)
     _sweep(speed, "output tokens/s, all streams", summaries, lambda each: each.tokens_per_s)
     _sweep(first_text, "time to first text, p50, ms", summaries, lambda each: each.first_text_p50_ms)

@@ -6,6 +6,7 @@ have nothing in common with them, so that no cache helps.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from string import ascii_lowercase
@@ -51,6 +52,11 @@ class Lengths:
         """Return one length."""
         ratio = (self.high + 1) / self.low
         return min(int(self.low * ratio ** rng.random()), self.high)
+
+    @property
+    def mean(self) -> float:
+        """What many draws come to on average."""
+        return (self.high + 1 - self.low) / math.log((self.high + 1) / self.low)
 
     def __str__(self) -> str:
         return f"{self.low}:{self.high}" if self.low < self.high else str(self.low)

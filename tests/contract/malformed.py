@@ -93,6 +93,26 @@ WRONG_PARAMETERS: dict[str, dict[str, Any]] = {
     "a stop string with half a surrogate pair": {"stop": "\udfff"},
     "stop token ids below 0": {"stop_token_ids": [-1]},
     "stop token ids as text": {"stop_token_ids": ["the"]},
+    "min_p above 1": {"min_p": 1.5},
+    "repetition_penalty 0": {"repetition_penalty": 0},
+    "presence_penalty above 2": {"presence_penalty": 2.5},
+    "frequency_penalty NaN": {"frequency_penalty": float("nan")},
+    "logit_bias a list": {"logit_bias": [1, 2]},
+    "logit_bias above 100": {"logit_bias": {"5": 101}},
+    "logit_bias of a word": {"logit_bias": {"the": 1}},
+    "logit_bias of a token that there is not": {"logit_bias": {"99999999": 1}},
+    "logit_bias of a hundred thousand tokens": {"logit_bias": {str(token_id): 1 for token_id in range(100_000)}},
+    "min_tokens below 0": {"min_tokens": -1},
+    "min_tokens above max_tokens": {"min_tokens": 9, "max_tokens": 8},
+    "min_tokens beyond the window": {"min_tokens": 2**31 - 1},
+    "max_queue_s 0": {"max_queue_s": 0},
+    "max_queue_s infinite": {"max_queue_s": float("inf")},
+    "priority a fraction": {"priority": 0.5},
+    "n 0": {"n": 0},
+    "n of a thousand": {"n": 1000},
+    "best_of another number than n": {"best_of": 3},
+    "logprobs of a hundred": {"logprobs": 100},
+    "top_logprobs of a hundred": {"logprobs": True, "top_logprobs": 100},
     "an unknown parameter": {"no_such_parameter": 1},
 }
 
@@ -108,8 +128,11 @@ def _malformed_requests() -> Iterator[Malformed]:
         yield from _wrongly_wrapped(route)
     for name, messages in WRONG_MESSAGES.items():
         yield Malformed(name, CHAT, json.dumps({"messages": messages}).encode())
-    for name, prompt in {"an empty prompt": "", "no token ids": [], "token ids out of range": [10**6], "two prompts": ["a", "b"]}.items():
+    for name, prompt in {"an empty prompt": "", "no token ids": [], "token ids out of range": [10**6]}.items():
         yield Malformed(name, COMPLETIONS, json.dumps({"prompt": prompt}).encode())
+    several = {"a thousand prompts": ["a"] * 1000, "a prompt among many that is empty": ["a", ""], "text and token ids": ["a", [1]]}
+    for name, prompts in several.items():
+        yield Malformed(name, COMPLETIONS, json.dumps({"prompt": prompts}).encode())
     for name, stream in {"stream a string": "yes", "stream a number": 1}.items():
         yield from (Malformed(name, route, json.dumps(body(route) | {"stream": stream}).encode()) for route in ROUTES)
     for route in ("v1", "v1/embeddings", "v1/chat", "v1/models/another", "v2/completions", "v1//completions"):

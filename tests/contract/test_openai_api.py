@@ -125,7 +125,7 @@ def test_a_model_of_another_name_is_not_found(client: ModelClient) -> None:
         client.openai.completions.create(model="another", prompt=PROMPT)
 
 
-@pytest.mark.parametrize("parameter", [{"n": 2}, {"logprobs": 1}, {"presence_penalty": 0.5}, {"best_of": 3}])
+@pytest.mark.parametrize("parameter", [{"echo": True}, {"suffix": "x"}, {"best_of": 3}, {"tools": [{"type": "function"}]}])
 def test_what_is_not_supported_is_refused_by_name(client: ModelClient, parameter: dict[str, Any]) -> None:
     with pytest.raises(openai.BadRequestError) as refusal:
         client.complete(PROMPT, **parameter)

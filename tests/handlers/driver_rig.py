@@ -36,7 +36,9 @@ class _Generation(HandlerHooks):
 
     def inference(self, requests: list[Request]) -> list[Request]:
         for request in requests:
-            self.engine.add(request.id, request.prompt_token_ids, request.params)
+            self.engine.add(
+                request.sequence_id, request.prompt_token_ids, request.params, priority=request.priority, max_queue_s=request.max_queue_s
+            )
         return requests
 
     def record(self, request: Request) -> None:
@@ -89,6 +91,12 @@ def completion(**params: Any) -> bytes:
 def shown(request_id: str) -> Incoming:
     """A live request as the frontend shows it again: its headers, without the payload."""
     return Incoming(request_id, ROUTE, None, headers={"content-length": "15"})
+
+
+def usage(prompt: int, completion: int, cached: int = 0) -> dict[str, Any]:
+    """Return the usage object of an answer."""
+    details = {"prompt_tokens_details": {"cached_tokens": cached}}
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion} | details
 
 
 def texts(replies: Sequence[Reply]) -> str:

@@ -14,7 +14,7 @@ from handlers.frontend import Incoming
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, Request, SamplingParams
 from tests.fakes import every_refusal, parse_events
-from tests.handlers.driver_rig import NEVER, ROUTE, Rig, shown, texts
+from tests.handlers.driver_rig import NEVER, ROUTE, Rig, shown, texts, usage
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class TestAnswers:
         answer = json.loads(reply.body)
         assert reply.more is False
         assert (answer["choices"][0]["text"], answer["choices"][0]["finish_reason"]) == ("one two", "length")
-        assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 7, "total_tokens": 9}
+        assert answer["usage"] == usage(2, 7)
 
     def test_a_stream_comes_piece_by_piece(self, rig: Rig) -> None:
         rig.admit(stream=True)
@@ -429,10 +429,10 @@ def test_requests_are_recorded_once_each(rig: Rig) -> None:
 
 def test_the_time_of_the_first_token_is_noted(rig: Rig) -> None:
     rig.admit()
-    assert rig.driver._live["a"].request.first_token_s is None
+    assert rig.driver._live["a"].exchange.requests[0].first_token_s is None
     rig.engine.say("a", "x")
     rig.step("a")
-    first = rig.driver._live["a"].request.first_token_s
+    first = rig.driver._live["a"].exchange.requests[0].first_token_s
     rig.engine.say("a", "y", "stop")
     rig.step("a")
 

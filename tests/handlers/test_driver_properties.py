@@ -20,14 +20,30 @@ STOP = "#"
 
 
 @dataclass(eq=False)
-class Client:
-    """One client: what it asked, what the engine generated for it, and what it has received."""
+class Choice:
+    """One of the answers that a client asked for, and what the engine generated for it."""
 
-    incoming: Incoming
     letter: str
     stops: bool
     generated: str = ""
     engine_reason: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What the client should read in the end."""
+        return self.generated.split(STOP)[0] if self.stops else self.generated
+
+    @property
+    def finish_reason(self) -> str | None:
+        return "stop" if self.stops and STOP in self.generated else self.engine_reason
+
+
+@dataclass(eq=False)
+class Client:
+    """One client: what it asked, and what it has received."""
+
+    incoming: Incoming
+    choices: list[Choice]
     body: bytes = b""
     is_open: bool = False
     is_answered: bool = False
@@ -38,13 +54,9 @@ class Client:
         return not (self.is_answered or self.has_left)
 
     @property
-    def text(self) -> str:
-        """What it should read in the end."""
-        return self.generated.split(STOP)[0] if self.stops else self.generated
-
-    @property
-    def finish_reason(self) -> str | None:
-        return "stop" if self.stops and STOP in self.generated else self.engine_reason
+    def sequences(self) -> dict[str, Choice]:
+        """Its choices by the names that the engine knows them by."""
+        return {f"{self.incoming.id}#{index}" if index else self.incoming.id: choice for index, choice in enumerate(self.choices)}
 
     def receive(self, reply: Reply | None) -> None:
         if reply is None:
@@ -73,18 +85,19 @@ class Driving(RuleBasedStateMachine):
 
     # What clients do.
 
-    def _arrive(self, body: bytes | None, headers: dict[str, str] | None = None, *, stops: bool = False) -> None:
+    def _arrive(self, body: bytes | None, headers: dict[str, str] | None = None, *, n: int = 1, stops: bool = False) -> None:
         self.num_arrived += 1
-        letter = chr(ord("A") + self.num_arrived % 26)
-        client = Client(Incoming(f"r{self.num_arrived}", ROUTE, body, headers=headers or {}), letter, stops)
+        letters = [chr(ord("A") + (5 * self.num_arrived + index) % 26) for index in range(n)]
+        incoming = Incoming(f"r{self.num_arrived}", ROUTE, body, headers=headers or {})
+        client = Client(incoming, [Choice(letter, stops) for letter in letters])
         self.clients[client.incoming.id] = client
         self.arrivals.append(client)
 
-    @rule(stream=st.booleans(), stops=st.booleans())
-    def a_client_comes(self, stream: bool, stops: bool) -> None:
-        self._arrive(completion(stream=stream, **({"stop": STOP} if stops else {})), stops=stops)
+    @rule(stream=st.booleans(), stops=st.booleans(), n=st.sampled_from([1, 1, 2, 3]))
+    def a_client_comes(self, stream: bool, stops: bool, n: int) -> None:
+        self._arrive(completion(stream=stream, n=n, **({"stop": STOP} if stops else {})), n=n, stops=stops)
 
-    @rule(body=st.sampled_from([b"", b"{", completion(n=2), completion(prompt=5)]))
+    @rule(body=st.sampled_from([b"", b"{", completion(n=17), completion(prompt=5)]))
     def a_client_makes_a_mistake(self, body: bytes) -> None:
         self._arrive(body)
 
@@ -107,20 +120,24 @@ class Driving(RuleBasedStateMachine):
 
     # What the engine does.
 
-    def _running(self) -> list[Client]:
+    def _running(self) -> list[str]:
         engine = self.rig.engine
-        return [self.clients[name] for name in engine.added if self.clients[name].engine_reason is None and name not in engine.cancelled]
+        return [name for name in engine.added if self._choice(name).engine_reason is None and name not in engine.cancelled]
+
+    def _choice(self, name: str) -> Choice:
+        return self.clients[name.split("#")[0]].sequences[name]
 
     @precondition(lambda self: self._running())
     @rule(data=st.data(), num_tokens=st.integers(0, 3), stop=st.booleans(), reason=st.sampled_from([None, None, "stop", "length", "error"]))
     def the_engine_reports(self, data: st.DataObject, num_tokens: int, stop: bool, reason: str | None) -> None:
-        client = data.draw(st.sampled_from(self._running()))
-        self._report(client, client.letter * num_tokens + STOP * stop, reason)
+        name = data.draw(st.sampled_from(self._running()))
+        self._report(name, self._choice(name).letter * num_tokens + STOP * stop, reason)
 
-    def _report(self, client: Client, text: str, reason: Any) -> None:
-        client.generated += text
-        client.engine_reason = reason
-        self.rig.engine.say(client.incoming.id, text, reason, error="out of order" if reason == "error" else None)
+    def _report(self, name: str, text: str, reason: Any) -> None:
+        choice = self._choice(name)
+        choice.generated += text
+        choice.engine_reason = reason
+        self.rig.engine.say(name, text, reason, error="out of order" if reason == "error" else None)
 
     @rule()
     def the_engine_confirms_what_was_cancelled(self) -> None:
@@ -148,30 +165,36 @@ class Driving(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.the_frontend_calls()
-        for client in self._running():
-            self._report(client, client.letter, "length")
+        for name in self._running():
+            self._report(name, self._choice(name).letter, "length")
         for _ in range(4):
             self.the_frontend_calls()
         assert not self._present(), "someone never got an answer"
-        assert self.rig.driver._live == {}
-        recorded = [request.id for request in self.rig.recorded]
-        assert sorted(recorded) == sorted(self.clients), "each request is recorded once"
-        for name, client in self.clients.items():
-            if name not in self.rig.engine.added:
-                continue
-            if client.has_left:
-                assert client.engine_reason or name in self.rig.engine.cancelled, "the engine works for nobody"
-            elif client.finish_reason != "error":
-                assert read(client) == (client.text, client.finish_reason)
+        assert self.rig.driver._live == {} and self.rig.driver._sequences == {}
+        recorded = [request.sequence_id for request in self.rig.recorded]
+        assert len(recorded) == len(set(recorded)), "each choice is recorded once"
+        assert {name.split("#")[0] for name in recorded} == set(self.clients)
+        for client in self.clients.values():
+            self._check_answer(client)
+
+    def _check_answer(self, client: Client) -> None:
+        engine = self.rig.engine
+        if client.incoming.id not in engine.added:
+            return
+        for name, choice in client.sequences.items():
+            assert choice.engine_reason or name in engine.cancelled, "the engine works for nobody"
+        has_failed = any(choice.finish_reason == "error" for choice in client.choices)
+        if not client.has_left and not has_failed:
+            assert read(client) == [(choice.text, choice.finish_reason) for choice in client.choices]
 
 
-def read(client: Client) -> tuple[str, str]:
-    """Return the text and the finish reason that a client has received."""
+def read(client: Client) -> list[tuple[str, str]]:
+    """Return the text and the finish reason of each choice that a client has received."""
     if not client.body.startswith(b"data: "):
-        (choice,) = json.loads(client.body)["choices"]
-        return choice["text"], choice["finish_reason"]
-    choices = [event["choices"][0] for event in parse_events(client.body) if event != "[DONE]"]
-    return "".join(choice["text"] for choice in choices), choices[-1]["finish_reason"]
+        return [(choice["text"], choice["finish_reason"]) for choice in json.loads(client.body)["choices"]]
+    events = [event["choices"][0] for event in parse_events(client.body) if event != "[DONE]"]
+    choices = [[event for event in events if event["index"] == index] for index in range(len(client.choices))]
+    return [("".join(event["text"] for event in choice), choice[-1]["finish_reason"]) for choice in choices]
 
 
 TestDriving = Driving.TestCase

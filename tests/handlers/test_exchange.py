@@ -12,7 +12,7 @@ from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import EVENT_STREAM, JSON, Incoming
 from handlers.requests import Request, SamplingParams
 from handlers.wire.chat import ChatCodec
-from handlers.wire.completions import CompletionCodec
+from handlers.wire.completions import CompletionCodec, CompletionStream
 from tests.fakes import parse_events
 
 CODEC = CompletionCodec("tiny", SamplingParams())
@@ -23,7 +23,15 @@ def exchange_of(**attributes: Any) -> Exchange:
     request = Request(id="r1", text="abc", finish_reason="stop")
     for name, value in attributes.items():
         setattr(request, name, value)
-    return Exchange(request, CODEC)
+    exchange = Exchange([request], CODEC)
+    exchange.split()
+    return exchange
+
+
+def write(exchange: Exchange, text: str, choice: int = 0) -> None:
+    sink = exchange.requests[choice].sink
+    assert sink is not None
+    sink(text)
 
 
 def opened(body: bytes, *, can_stream: bool = True) -> Exchange:
@@ -37,20 +45,20 @@ def test_the_first_message_has_a_status_and_no_byte() -> None:
 
 
 def test_queued_text_goes_out_once() -> None:
-    exchange = exchange_of(stream=True)
-    exchange.write("a")
-    exchange.write("b")
+    exchange = exchange_of(stream=True, text="", finish_reason=None)
+    write(exchange, "a")
+    write(exchange, "b")
+    assert exchange.has_news
 
     (event,) = parse_events(exchange.flush().body)
 
     assert event["choices"][0]["text"] == "ab"
-    assert exchange.flush().body == b""
-    assert exchange.request.num_sent_chars == 2
+    assert exchange.flush().body == b"" and not exchange.has_news
 
 
 def test_the_end_carries_what_is_still_queued() -> None:
-    exchange = exchange_of(stream=True)
-    exchange.write("abc")
+    exchange = exchange_of(stream=True, text="")
+    write(exchange, "abc")
 
     reply = exchange.end()
 
@@ -60,10 +68,7 @@ def test_the_end_carries_what_is_still_queued() -> None:
 
 
 def test_a_complete_stream_is_all_its_events() -> None:
-    exchange = exchange_of(stream=True)
-    exchange.write("abc")
-
-    reply = exchange.complete()
+    reply = exchange_of(stream=True).complete()
 
     assert reply.content_type == EVENT_STREAM and reply.more is None
     assert len(list(parse_events(reply.body))) == 3
@@ -93,46 +98,75 @@ def test_fields_that_are_no_json_fail_the_request_and_tell_nothing(stream: bool,
 
     reply = getattr(exchange, method)()
 
-    assert exchange.request.error is not None and exchange.request.error.status == 500
+    assert exchange.error is not None and exchange.error.status == 500
     assert b"internal error" in reply.body and b"secret" not in reply.body
     assert reply.status == (500 if method == "complete" else 200)
 
 
 def test_a_frame_that_cannot_be_written_fails_the_request() -> None:
     class Broken(CompletionCodec):
-        def frame(self, request: Request, text: str) -> bytes:
+        def stream(self, choice: Request) -> CompletionStream:
             raise RuntimeError("broken")
 
-    exchange = Exchange(Request(stream=True), Broken("tiny", SamplingParams()))
-    exchange.write("a")
+    exchange = Exchange([Request(stream=True)], Broken("tiny", SamplingParams()))
+    exchange.split()
+    write(exchange, "a")
 
     reply = exchange.flush()
 
     assert (reply.body, reply.more) == (b"", True)
-    assert exchange.request.error is not None
+    assert exchange.error is not None
+
+
+def test_choices_write_into_one_stream_and_end_each_by_itself() -> None:
+    exchange = exchange_of(stream=True, text="", finish_reason=None, n=2)
+    first, second = exchange.requests
+    write(exchange, "a", 0)
+    write(exchange, "b", 1)
+    first.finish_reason = "stop"
+    events = [event["choices"][0] for event in parse_events(exchange.flush().body)]
+
+    assert [(event["index"], event["text"], event["finish_reason"]) for event in events] == [
+        (0, "a", None),
+        (0, "", "stop"),
+        (1, "b", None),
+    ]
+    assert not exchange.is_finished
+    second.finish_reason = "length"
+    *events, done = parse_events(exchange.end().body)
+    assert [event["choices"][0]["index"] for event in events] == [1] and done == "[DONE]"
+
+
+def test_a_choice_that_fails_fails_the_whole() -> None:
+    exchange = exchange_of(n=2)
+    exchange.requests[0].finish_reason = None
+    exchange.requests[1].error = Overloaded("full")
+
+    assert exchange.is_finished
+    assert exchange.complete().status == 429
+    assert exchange.requests[0].error is exchange.requests[1].error
 
 
 def test_a_codec_that_raises_fails_its_request() -> None:
     class Broken(ChatCodec):
-        def decode(self, incoming: Incoming) -> Request:
+        def decode(self, incoming: Incoming) -> list[Request]:
             raise RuntimeError("secret")
 
     exchange = open_exchange(Incoming("r1", "x"), {"x": Broken("tiny", SamplingParams())}, can_stream=True)
 
-    assert (exchange.request.id, exchange.complete().status) == ("r1", 500)
+    assert (exchange.requests[0].id, exchange.complete().status) == ("r1", 500)
     assert b"secret" not in exchange.complete().body
 
 
 def test_only_a_streamed_request_has_a_sink() -> None:
-    assert opened(b'{"prompt": "x"}').request.sink is None
-    exchange = opened(b'{"prompt": "x", "stream": true}')
-    assert exchange.request.sink is not None
-    exchange.request.sink("text")
-    assert exchange.pending == "text"
+    for body, has_sink in ((b'{"prompt": "x"}', False), (b'{"prompt": "x", "stream": true}', True)):
+        exchange = opened(body)
+        exchange.split()
+        assert (exchange.requests[0].sink is not None) == has_sink
 
 
 def test_a_handler_that_does_not_stream_says_so() -> None:
-    error = opened(b'{"prompt": "x", "stream": true}', can_stream=False).request.error
+    error = opened(b'{"prompt": "x", "stream": true}', can_stream=False).error
 
     assert error is not None and (error.status, error.param) == (400, "stream")
-    assert opened(b'{"prompt": "x"}', can_stream=False).request.error is None
+    assert opened(b'{"prompt": "x"}', can_stream=False).error is None

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler
-from ts.service import Service
 
 from handlers.frontend import EVENT_STREAM, Incoming, Reply, read_batch, write_replies
-from handlers.torchserve_worker import READ_BUFFER_BYTES, buffered_reads
-from tests.fakes import ResponseMessage, parse_response, predict_message
+from tests.fakes import ResponseMessage, parse_response
 
 HEADERS = {"url_path": "v1/completions", "Content-Length": "2", "X-User": "Ann"}
 
@@ -93,54 +88,3 @@ class TestWrite:
     def test_there_may_be_nothing_to_say(self) -> None:
         assert written(None, None) == []
         assert written() == []
-
-
-@pytest.fixture
-def connection() -> Any:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
-class TestBufferedReads:
-    def test_a_batch_survives_the_way_through_torchserves_reader(self, connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(otf_message_handler, "_retrieve_buffer", buffered_reads())
-        monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-        worker, frontend = connection
-        big = bytes(range(256)) * (READ_BUFFER_BYTES // 128)
-        batches = [[("a", HEADERS, b"{}"), ("b", {}, b"")], [("c", HEADERS, big)], []]
-        sender = threading.Thread(target=lambda: [frontend.sendall(predict_message(batch)) for batch in batches])
-        sender.start()
-
-        for batch in batches:
-            command, message = otf_message_handler.retrieve_msg(worker)
-            processors, data, ids = Service.retrieve_data_for_inference(message)
-            context = context_of()
-            context.request_ids, context.request_processor = ids, processors
-            incoming = read_batch(data, context)
-            assert command == b"I"
-            assert [(item.id, item.body) for item in incoming] == [(name, body or None) for name, _, body in batch]
-            assert [item.route for item in incoming] == [headers.get("url_path", "") for _, headers, _ in batch]
-        sender.join()
-
-    def test_the_worker_ends_when_the_frontend_does(self, connection: Any) -> None:
-        worker, frontend = connection
-        frontend.sendall(b"abc")
-        frontend.close()
-        read = buffered_reads()
-
-        assert read(worker, 2) == b"ab"
-        with pytest.raises(SystemExit):
-            read(worker, 2)
-
-    def test_few_system_calls_read_many_fields(self) -> None:
-        calls = []
-
-        class Raw:
-            def makefile(self, mode: str, buffering: int) -> Any:
-                calls.append(buffering)
-                return SimpleNamespace(read=lambda length: b"x" * length)
-
-        read, raw = buffered_reads(), Raw()
-        assert b"".join(read(raw, 4) for _ in range(100)) == b"x" * 400
-        assert calls == [READ_BUFFER_BYTES]

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ts.protocol import otf_message_handler
 
 from handlers import BatchedCausalLMHandler, CausalLMHandler
-from tests.fakes import Answer, FakeFrontend, make_context
+from tests.fakes import Answer, FakeFrontend, keep_worker, make_context
 
 CHAT, COMPLETIONS = "v1/chat/completions", "v1/completions"
 WORDS = ["the", "quick", "fox", "grüß", "日本", "😀", "12", "\n", "again"]
@@ -21,9 +20,7 @@ WORDS = ["the", "quick", "fox", "grüß", "日本", "😀", "12", "\n", "again"]
 @pytest.fixture(scope="module", autouse=True)
 def unchanged_worker() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(otf_message_handler, "_retrieve_buffer", otf_message_handler._retrieve_buffer)
-        patch.setattr("logging.root.filters", [])
-        patch.setenv("TS_DECODE_INPUT_REQUEST", "true")
+        keep_worker(patch)
         yield
 
 

@@ -45,6 +45,31 @@ def test_a_settled_limit_fits_the_window(num_prompt_tokens: int, asked: int | No
     assert num_prompt_tokens + request.params.max_tokens <= max_model_len
 
 
+def test_a_minimum_is_room_that_must_be_there() -> None:
+    request = Request(prompt_token_ids=[1] * 5, params=SamplingParams(min_tokens=8))
+    request.limit_tokens(4, 20)
+    assert request.params.max_tokens == 8
+    with pytest.raises(InvalidRequest, match="max_tokens is 8"):
+        Request(prompt_token_ids=[1] * 5, params=SamplingParams(min_tokens=8)).limit_tokens(4, 12)
+
+
+def test_choices_have_names_seeds_and_authors_values_of_their_own() -> None:
+    request = Request(id="r", n=3, params=SamplingParams(seed=2**63 - 2), prompt_token_ids=[1, 2])
+    request.extra["x"] = 1
+
+    first, second, third = request.choices(first_index=6)
+    second.extra["x"], second.fields["y"] = 2, 3
+    second.tokens.append(None)  # type: ignore[arg-type]
+
+    assert first is request
+    assert [choice.sequence_id for choice in (first, second, third)] == ["r#6", "r#7", "r#8"]
+    assert [choice.params.seed for choice in (first, second, third)] == [2**63 - 2, 2**63 - 1, -(2**63)]
+    assert [choice.is_first_choice for choice in (first, second, third)] == [True, False, False]
+    assert (first.extra, third.extra, first.fields, first.tokens) == ({"x": 1}, {"x": 1}, {}, [])
+    assert Request(id="r").choices()[0].sequence_id == "r"
+    assert [choice.params.seed for choice in Request(n=2).choices()] == [None, None]
+
+
 def test_map_text_reaches_every_message_or_the_prompt() -> None:
     chat = Request(messages=[{"role": "system", "content": "a"}, {"role": "user", "content": "b", "name": "n"}])
     chat.map_text(str.upper)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from handlers.engine.client import EngineStats
 from handlers.errors import InvalidRequest
 from handlers.mixins.metrics import MetricsMixin
 from handlers.requests import Request
-from handlers.telemetry import METRICS, Metric, observe_request
+from handlers.telemetry import METRICS, PREEMPTIONS, EngineGauges, Metric, observe_request
 from handlers.torchserve import TorchServeHandler
 from tests.fakes import make_context
 
@@ -42,8 +44,10 @@ def test_the_configuration_declares_exactly_what_is_reported() -> None:
 
 def test_durations_are_seconds_and_names_say_so() -> None:
     for metric in METRICS:
-        assert re.fullmatch(r"marquee_[a-z_]+_(seconds|total)", metric.name)
+        assert re.fullmatch(r"marquee_[a-z0-9_]+", metric.name)
+        assert metric.name.endswith("_total") == (metric.kind == "counter")
         assert metric.name.endswith("_seconds") == (metric.kind == "histogram") == (metric.unit == "s")
+        assert metric.name.endswith("_milliseconds") == (metric.unit == "ms")
 
 
 def test_a_finished_request_is_observed_in_full() -> None:
@@ -66,7 +70,45 @@ def test_one_token_has_no_time_between_tokens() -> None:
 
 def test_a_refused_request_counts_under_its_status() -> None:
     seen = observed(Request(error=InvalidRequest("no")))
-    assert seen == {"requests_total": ("400",), "prompt_tokens_total": 0, "generated_tokens_total": 0}
+    assert seen == {"requests_total": ("400",), "prompt_tokens_total": 0, "cached_prompt_tokens_total": 0, "generated_tokens_total": 0}
+
+
+def test_of_several_choices_the_first_counts_the_request_and_the_prompt() -> None:
+    def names(index: int) -> set[str]:
+        return set(observed(Request(index=index, n=2, prompt_token_ids=[1], num_generated_tokens=3, finish_reason="stop")))
+
+    request, prompt = {"requests_total"}, {"prompt_tokens_total", "cached_prompt_tokens_total"}
+    always = {"generated_tokens_total"}
+    assert [names(index) for index in range(4)] == [always | request | prompt, always, always | prompt, always]
+
+
+def test_a_request_that_waited_tells_how_long_even_if_it_failed() -> None:
+    assert observed(Request(queue_s=0.25, error=InvalidRequest("no")))["queue_seconds"] == 0.25
+
+
+class TestGauges:
+    @pytest.fixture
+    def seen(self) -> list[tuple[Metric, float, Any]]:
+        return []
+
+    @pytest.fixture
+    def gauges(self, seen: list[Any]) -> EngineGauges:
+        return EngineGauges(lambda *observation: seen.append(observation))
+
+    def test_a_snapshot_becomes_gauges(self, gauges: EngineGauges, seen: list[Any]) -> None:
+        stats = EngineStats(running=3, waiting=2, blocks_used=7, blocks_total=9, cached_tokens=30, queried_tokens=40)
+        gauges.report(asdict(stats))
+
+        values = {metric.name.removeprefix("marquee_"): value for metric, value, _ in seen}
+        assert (values["running_sequences"], values["waiting_sequences"]) == (3, 2)
+        assert (values["kv_blocks_used"], values["kv_blocks"], values["prefix_hit_ratio"]) == (7, 9, 0.75)
+        assert "preemptions_total" not in values
+
+    def test_preemptions_are_counted_by_their_increase_and_after_a_restart(self, gauges: EngineGauges, seen: list[Any]) -> None:
+        for total in (2, 2, 5, 1, 1):
+            gauges.report(asdict(EngineStats(preemptions=total)))
+
+        assert [value for metric, value, _ in seen if metric is PREEMPTIONS] == [2, 3, 1]
 
 
 def test_a_cancelled_request_tells_what_was_wasted() -> None:
@@ -83,12 +125,13 @@ def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path,
     handler = Reporting()
     handler.model_name, handler._metrics = "tiny", context.metrics
     with caplog.at_level(logging.INFO):
-        handler.record(Request(num_generated_tokens=2, finish_reason="cancelled", first_token_s=1.0))
+        handler.record(Request(num_generated_tokens=2, finish_reason="cancelled", first_token_s=1.0, queue_s=0.1))
+        EngineGauges(handler.report).report(asdict(EngineStats(preemptions=1)))
 
     lines = [record.message for record in caplog.records if record.message.startswith("[METRICS]")]
     assert len(lines) == len(METRICS)
     for line, metric in zip(sorted(lines), sorted(METRICS, key=lambda metric: metric.name), strict=True):
         labels = "ModelName:tiny" + ",status:cancelled" * bool(metric.labels)
-        unit = {"count": "Count", "s": "Seconds"}[metric.unit]
+        unit = {"count": "Count", "s": "Seconds", "ms": "Milliseconds"}[metric.unit]
         assert re.match(rf"\[METRICS\]{metric.name}\.{unit}:[0-9.e+-]+\|#{labels}\|#type:{metric.kind.upper()}\|", line), line
         assert "secret-id" not in line

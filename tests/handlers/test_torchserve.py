@@ -17,7 +17,7 @@ from handlers import BatchedCausalLMHandler, CausalLMHandler, Delta, Request
 from handlers.config import HandlerConfig
 from handlers.errors import ConfigError
 from handlers.torchserve import check_frontend_mode
-from tests.fakes import make_context, parse_events, parse_response
+from tests.fakes import keep_worker, make_context, parse_events, parse_response
 
 CHAT, COMPLETIONS, BARE = "v1/chat/completions", "v1/completions", ""
 GREEDY = {"temperature": 0, "max_tokens": 8}
@@ -26,9 +26,7 @@ GREEDY = {"temperature": 0, "max_tokens": 8}
 @pytest.fixture(autouse=True)
 def unchanged_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``initialize`` changes in the process is changed back."""
-    monkeypatch.setattr(otf_message_handler, "_retrieve_buffer", otf_message_handler._retrieve_buffer)
-    monkeypatch.setattr("logging.root.filters", [])
-    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", os.environ.get("TS_DECODE_INPUT_REQUEST", "true"))
+    keep_worker(monkeypatch)
 
 
 class Served:
@@ -134,16 +132,17 @@ class TestBatch:
     def test_good_and_bad_requests_are_answered_each_alone(self, served: Served) -> None:
         chat, many, broken, route, text, models = served.send(
             (CHAT, {"messages": [{"role": "user", "content": "hello"}], **GREEDY}),
-            (COMPLETIONS, {"prompt": "x", "n": 2}),
+            (COMPLETIONS, {"prompt": ["x", "y"], "n": 2, **GREEDY}),
             (COMPLETIONS, b"{"),
             ("v1/nothing", b"{}"),
             (BARE, {"inputs": "x", "parameters": {"max_new_tokens": 3}}),
             ("v1/models", b""),
         )
 
-        assert [reply.status for reply in (chat, many, broken, route, text, models)] == [200, 400, 400, 404, 200, 200]
+        assert [reply.status for reply in (chat, many, broken, route, text, models)] == [200, 200, 400, 404, 200, 200]
         assert json.loads(chat.body)["usage"]["completion_tokens"] == 8
-        assert json.loads(many.body)["error"]["param"] == "n"
+        assert [choice["index"] for choice in json.loads(many.body)["choices"]] == [0, 1, 2, 3]
+        assert json.loads(many.body)["usage"]["completion_tokens"] == 32
         assert json.loads(text.body)[0]["details"]["generated_tokens"] == 3
         assert json.loads(models.body)["data"][0]["id"] == "tiny"
         assert all("ts_stream_next" not in reply.headers for reply in (chat, many, broken, route, text, models))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 import ts
 from ts.protocol import otf_message_handler
+from ts.service import Service
 
+from handlers.frontend import Incoming, Reply
 from handlers.torchserve import TorchServeHandler
-from handlers.torchserve_worker import TESTED_VERSION, adapt_worker
-from tests.fakes import make_context
+from handlers.torchserve_worker import TESTED_VERSION, adapt_worker, serve_directly
+from tests.fakes import keep_worker, make_context, parse_response, predict_message
 
 ORIGINAL = otf_message_handler._retrieve_buffer
 
@@ -23,8 +26,7 @@ ORIGINAL = otf_message_handler._retrieve_buffer
 def unchanged_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """What ``adapt_worker`` changes in the process is changed back."""
     monkeypatch.setattr(otf_message_handler, "_retrieve_buffer", ORIGINAL)
-    monkeypatch.setattr("logging.root.filters", [])
-    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "true")
+    keep_worker(monkeypatch)
 
 
 def context_with_times() -> tuple[Any, list[str]]:
@@ -69,3 +71,27 @@ def test_nothing_is_written_at_every_step(caplog: pytest.LogCaptureFixture) -> N
 
     assert names == ["AuthorsTime"]
     assert [record.message for record in caplog.records] == ["something is wrong", "hello"]
+
+
+def test_requests_go_straight_to_whoever_answers_them() -> None:
+    def answer(batch: list[Incoming]) -> list[Reply | None]:
+        return [Reply(incoming.body or b"", more=True) if incoming.route == "echo" else None for incoming in batch]
+
+    serve_directly(answer)
+    frontend, worker = socket.socketpair()
+    with frontend, worker:
+        frontend.sendall(predict_message([("a", {"url_path": "echo"}, b"hello"), ("b", {}, b"x")]))
+        command, batch = otf_message_handler.retrieve_msg(worker)
+        answered = Service.predict(SimpleNamespace(), batch)
+
+    assert command == b"I"
+    assert [(reply.request_id, reply.body) for reply in parse_response(answered)] == [("a", b"hello")]
+
+
+def test_another_version_is_not_served_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Service.predict
+    monkeypatch.setattr(ts, "__version__", "0.13.0")
+
+    serve_directly(lambda batch: [])
+
+    assert Service.predict is original and otf_message_handler._retrieve_buffer is ORIGINAL

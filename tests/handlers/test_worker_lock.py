@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import ConfigError
-from handlers.worker_lock import claim_only_worker
+from handlers.worker_lock import claim_only_worker, worker_directory
 
 ROOT = Path(__file__).parents[2]
 # A worker is a child of the frontend; both of these are children of the test.
@@ -52,16 +52,21 @@ def test_the_lock_goes_with_its_process(first: subprocess.Popen[str], tmp_path: 
 
 def test_other_models_and_versions_are_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with claim_only_worker("tiny", "1.0"), claim_only_worker("tiny", "2.0"), claim_only_worker("other", "1.0"), pytest.raises(ConfigError):
+    claims = [claim_only_worker(model, version) for model, version in (("tiny", "1.0"), ("tiny", "2.0"), ("other", "1.0"))]
+    with pytest.raises(ConfigError):
         claim_only_worker("tiny", "1.0")
+    for claim in claims:
+        claim.close()
     claim_only_worker("tiny", "1.0").close()
 
 
 def test_the_directory_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    claim_only_worker("tiny", "1.0").close()
+    claim = claim_only_worker("tiny", "1.0")
+    claim.close()
 
     (root,) = tmp_path.iterdir()
+    assert claim.directory == claim.control_socket.parent == worker_directory(os.getppid(), "tiny", "1.0")
     assert root.name == f"marquee-{os.getuid()}"
     assert root.stat().st_mode & 0o777 == 0o700
     assert [path.relative_to(root).parts for path in root.rglob("worker.lock")] == [(str(os.getppid()), "tiny-1.0", "worker.lock")]

@@ -3,73 +3,109 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
-from handlers.engine.scheduler import StepPlan
+from handlers.engine.scheduler import Chunk, StepPlan
 
 VOCAB_SIZE = 32
+START = 17
+
+
+def read(state: int, token_id: int) -> int:
+    """What the fake model has in mind after one more token."""
+    return (state * 31 + token_id + 1) % 1_000_003
 
 
 def next_token(token_ids: Sequence[int]) -> int:
     """What the fake model says after ``token_ids``; depends on all of them and on their order."""
-    state = 17
+    state = START
     for token_id in token_ids:
-        state = (state * 31 + token_id + 1) % 1_000_003
+        state = read(state, token_id)
     return state % VOCAB_SIZE
 
 
 def continuation(prompt: Sequence[int], max_len: int, end_token_ids: frozenset[int]) -> list[int]:
     """The oracle: what one sequence generates alone."""
-    token_ids = list(prompt)
-    while len(token_ids) < max_len:
-        token_ids.append(next_token(token_ids))
+    token_ids, state = [], START
+    for token_id in prompt:
+        state = read(state, token_id)
+    while len(prompt) + len(token_ids) < max_len:
+        token_ids.append(state % VOCAB_SIZE)
+        state = read(state, token_ids[-1])
         if token_ids[-1] in end_token_ids:
             break
-    return token_ids[len(prompt) :]
+    return token_ids
 
 
 class FakeRunner:
-    """Remembers each slot's tokens, raises ``failures[step]`` at that step, and answers NaN for sequences that contain ``poison``."""
+    """Keeps in every block what the model has in mind after each of its tokens, as keys and values do: a wrong block gives wrong tokens.
+
+    Raises ``failures[step]`` at that step, and answers NaN once a sequence has contained ``poison``.
+    """
 
     vocab_size = VOCAB_SIZE
 
-    def __init__(self, num_slots=4, max_model_len=64, failures: dict[int, Exception] | None = None, poison: int | None = None):
-        self.num_slots = num_slots
-        self.max_model_len = max_model_len
+    def __init__(
+        self,
+        num_blocks: int = 64,
+        block_tokens: int = 4,
+        max_model_len: int | None = None,
+        failures: dict[int, Exception] | None = None,
+        poison: int | None = None,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_tokens = block_tokens
+        self.max_model_len = max_model_len or num_blocks * block_tokens
         self.failures = failures or {}
         self.poison = poison
         self.num_steps = 0
         self.plans: list[StepPlan] = []
-        self.contents: dict[int, list[int]] = {}
+        self.contents: dict[int, dict[int, tuple[int, bool]]] = {}  # block → offset → state, and whether there was poison
 
     def run(self, plan: StepPlan) -> torch.Tensor:
         self.num_steps += 1
         self.plans.append(plan)
         if self.num_steps in self.failures:
             raise self.failures[self.num_steps]
-        assert len({chunk.slot for chunk in plan.chunks}) == len(plan.chunks) <= self.num_slots
-        return torch.stack([*self._rows(plan), torch.zeros(VOCAB_SIZE)])[:-1]
+        self._check_writes(plan)
+        ends = [(chunk, self._compute(chunk)) for chunk in plan.chunks]
+        sampled = [end for chunk, end in ends if chunk.samples]
+        logits = torch.zeros(len(sampled), VOCAB_SIZE)
+        for row, (state, is_poisoned) in enumerate(sampled):
+            logits[row, state % VOCAB_SIZE] = torch.nan if is_poisoned else 1.0
+        return logits
 
     def reset(self) -> None:
         self.contents.clear()
 
-    def _rows(self, plan: StepPlan):
+    def _check_writes(self, plan: StepPlan) -> None:
+        assert plan.chunks, "an empty step is no step"
+        assert len({chunk.sequence_id for chunk in plan.chunks}) == len(plan.chunks)
+        owners = Counter(block for chunk in plan.chunks for block in chunk.block_ids)
         for chunk in plan.chunks:
-            if chunk.start == 0:
-                self.contents[chunk.slot] = []
-            content = self.contents[chunk.slot]
-            assert chunk.start == len(content), "a chunk must continue where the slot's content ends"
-            content.extend(chunk.token_ids)
-            assert len(content) <= self.max_model_len
-            if chunk.samples:
-                yield self._logits(content)
+            assert chunk.token_ids
+            assert chunk.end <= self.max_model_len
+            assert len(set(chunk.block_ids)) == len(chunk.block_ids)
+            written = chunk.block_ids[chunk.start // self.block_tokens : (chunk.end - 1) // self.block_tokens + 1]
+            assert all(owners[block] == 1 for block in written), "a chunk writes to a block that another sequence reads"
 
-    def _logits(self, content: list[int]) -> torch.Tensor:
-        logits = torch.zeros(VOCAB_SIZE)
-        logits[next_token(content)] = 1.0
-        return logits * torch.nan if self.poison in content else logits
+    def _compute(self, chunk: Chunk) -> tuple[int, bool]:
+        """Read on from what the blocks hold; a position that was never written is a KeyError."""
+        state, is_poisoned = self._at(chunk, chunk.start - 1) if chunk.start else (START, False)
+        for position, token_id in enumerate(chunk.token_ids, chunk.start):
+            state, is_poisoned = read(state, token_id), is_poisoned or token_id == self.poison
+            block, offset = chunk.block_ids[position // self.block_tokens], position % self.block_tokens
+            content = self.contents.setdefault(block, {})
+            if not offset:
+                content.clear()  # a block is filled from its beginning: what it held before is gone
+            content[offset] = state, is_poisoned
+        return state, is_poisoned
+
+    def _at(self, chunk: Chunk, position: int) -> tuple[int, bool]:
+        return self.contents[chunk.block_ids[position // self.block_tokens]][position % self.block_tokens]
 
 
 class GatedRunner(FakeRunner):

@@ -1,4 +1,4 @@
-"""How memory becomes slots: what fits, what is shortened, what is refused."""
+"""How memory becomes blocks: what fits, what is shortened, what is refused."""
 
 import logging
 
@@ -15,26 +15,26 @@ def plan(config: EngineConfig, budget_bytes: int, longest: int | None = 100) -> 
     return plan_capacity(config, token_bytes=10, model_len=longest, budget_bytes=budget_bytes)
 
 
-def test_slots_are_bounded_by_max_running_and_by_memory(caplog):
-    assert plan(EngineConfig(max_running=4), budget_bytes=10**6) == Capacity(num_slots=4, max_model_len=100)
+def test_blocks_are_bounded_by_what_can_run_and_by_memory(caplog):
+    assert plan(EngineConfig(max_running=4), budget_bytes=10**6) == Capacity(num_blocks=28, max_model_len=100)
+    assert plan(EngineConfig(max_running=4), budget_bytes=3500) == Capacity(num_blocks=21, max_model_len=100)
+    assert plan(EngineConfig(max_running=4, block_tokens=8), budget_bytes=3500) == Capacity(num_blocks=43, max_model_len=100)
     assert not caplog.records
-    assert plan(EngineConfig(max_running=4), budget_bytes=3500) == Capacity(num_slots=3, max_model_len=100)
-    assert "handler.engine.kv_memory_gib" in caplog.text
 
 
 def test_the_models_own_length_is_shortened_to_what_fits(caplog):
     with caplog.at_level(logging.WARNING):
-        assert plan(EngineConfig(), budget_bytes=600) == Capacity(num_slots=1, max_model_len=60)
-    assert "handler.engine.max_model_len" in caplog.text
+        assert plan(EngineConfig(), budget_bytes=600) == Capacity(num_blocks=3, max_model_len=48)
+    assert "handler.engine.kv_memory_gib" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("config", "budget_bytes", "longest", "message"),
     [
-        (EngineConfig(max_model_len=80), 600, 100, r"max_model_len is 80, but .* hold 60 tokens of 10 bytes"),
+        (EngineConfig(max_model_len=60), 600, 100, r"max_model_len is 60, but .* hold 48 tokens of 10 bytes"),
         (EngineConfig(max_model_len=200), 10**6, 100, r"takes at most 100 tokens"),
         (EngineConfig(), 10**6, None, r"set handler.engine.max_model_len"),
-        (EngineConfig(), 10, 100, r"hold 1 tokens"),
+        (EngineConfig(), 150, 100, r"hold 0 tokens"),
     ],
 )
 def test_what_cannot_work_is_a_configuration_error(config, budget_bytes, longest, message):
@@ -43,7 +43,13 @@ def test_what_cannot_work_is_a_configuration_error(config, budget_bytes, longest
 
 
 def test_an_operators_length_is_taken_where_the_model_names_none():
-    assert plan(EngineConfig(max_model_len=50, max_running=1), 10**6, longest=None) == Capacity(1, 50)
+    assert plan(EngineConfig(max_model_len=50, max_running=1), 10**6, longest=None) == Capacity(4, 50)
+
+
+def test_one_sequence_of_full_length_always_fits():
+    for budget_bytes in range(200, 5000, 70):
+        capacity = plan(EngineConfig(max_running=3), budget_bytes)
+        assert capacity.max_model_len <= capacity.num_blocks * EngineConfig().block_tokens
 
 
 def test_the_models_length_comes_from_its_configuration():

@@ -1,126 +1,55 @@
-"""The engine over a fake model: every schedule gives what each sequence would have got alone."""
-
-from collections import defaultdict
+"""The engine over a fake model: what a sequence gets, how it ends, and what is told about it."""
 
 import pytest
 from engine_fakes import VOCAB_SIZE, FakeRunner, continuation, next_token
-from hypothesis import given
-from hypothesis import strategies as st
+from engine_rig import EOS, EngineRig, greedy
 
-from handlers.engine.engine import CRASHED, INVALID_LOGITS, Engine
+from handlers.engine.client import Start
+from handlers.engine.engine import Engine
 from handlers.errors import InvalidRequest
 from handlers.requests import SamplingParams
 
-EOS = 3
-GREEDY = SamplingParams(max_tokens=8, temperature=0.0)
 
+class Clock:
+    now_s = 100.0
 
-def make_engine(runner: FakeRunner, prefill_chunk_tokens: int = 8) -> Engine:
-    return Engine(runner, prefill_chunk_tokens=prefill_chunk_tokens, eos_token_ids=frozenset([EOS]))
-
-
-def add(engine: Engine, name: str, prompt: list[int], params: SamplingParams = GREEDY) -> None:
-    engine.add(engine.new_sequence(name, prompt, params))
-
-
-class Outcome:
-    """Collects events, and notices a second terminal event or tokens after the first."""
-
-    def __init__(self):
-        self.token_ids = defaultdict(list)
-        self.last = {}
-
-    def take(self, events):
-        for event in events:
-            assert event.sequence_id not in self.last, "an event after the terminal one"
-            self.token_ids[event.sequence_id].extend(event.token_ids)
-            if event.finish_reason is not None:
-                self.last[event.sequence_id] = event
-
-
-def finish(engine: Engine, outcome: Outcome, max_steps: int = 2000) -> None:
-    for _ in range(max_steps):
-        if not engine.has_work:
-            return
-        outcome.take(engine.step())
-        engine.check_integrity()
-    raise AssertionError("the engine did not finish")
-
-
-def step_or_recover(engine: Engine, outcome: Outcome) -> None:
-    try:
-        outcome.take(engine.step())
-    except (RuntimeError, MemoryError):
-        outcome.take(engine.recover())
-    engine.check_integrity()
-
-
-PROMPTS = st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=20)
-ADDS = st.tuples(PROMPTS, st.integers(1, 12), st.booleans(), st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=2))
-OPERATIONS = st.lists(st.one_of(ADDS, st.integers(0, 30), st.none()), max_size=40)  # add, cancel the nth, step
-FAILURES = st.dictionaries(st.integers(1, 25), st.sampled_from([RuntimeError("boom"), MemoryError()]), max_size=3)
-
-
-@given(OPERATIONS, st.integers(1, 5), st.integers(1, 9), FAILURES)
-def test_any_schedule_equals_the_oracle_and_ends_every_sequence_once(operations, num_slots, prefill_chunk_tokens, failures):
-    runner = FakeRunner(num_slots, max_model_len=24, failures=failures)
-    engine, outcome, added = make_engine(runner, prefill_chunk_tokens), Outcome(), {}
-    for operation in operations:
-        if operation is None:
-            step_or_recover(engine, outcome)
-        elif isinstance(operation, int):
-            event = engine.cancel(str(operation))
-            assert (event is not None) == (str(operation) in added and str(operation) not in outcome.last)
-            outcome.take([event] if event else [])
-            engine.check_integrity()
-        else:
-            prompt, max_tokens, ignore_eos, stop_token_ids = operation
-            name = str(len(added))
-            params = SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=ignore_eos, stop_token_ids=tuple(stop_token_ids))
-            added[name] = engine.new_sequence(name, prompt, params)
-            engine.add(added[name])
-        assert engine.num_running <= num_slots
-        assert engine.num_running + engine.num_waiting == len(added) - len(outcome.last)
-    while engine.has_work:
-        step_or_recover(engine, outcome)
-
-    assert outcome.last.keys() == added.keys()
-    for name, sequence in added.items():
-        prompt = sequence.token_ids[: sequence.num_prompt_tokens]
-        expected = continuation(prompt, sequence.max_len, sequence.end_token_ids)
-        event, got = outcome.last[name], outcome.token_ids[name]
-        if event.finish_reason in ("cancelled", "error"):
-            assert got == expected[: len(got)]
-            continue
-        assert got == expected
-        ended_by_token = expected[-1] in sequence.end_token_ids
-        assert (event.finish_reason, event.num_stop_tokens) == (("stop", 1) if ended_by_token else ("length", 0))
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def test_every_live_sequence_takes_part_in_every_step_once_it_is_read():
-    runner = FakeRunner(num_slots=2)
-    engine = make_engine(runner, prefill_chunk_tokens=4)
-    add(engine, "running", [1, 2])
-    assert len(engine.step()) == 1
-    add(engine, "long", list(range(10, 30)))
+    rig = EngineRig(prefill_chunk_tokens=4)
+    rig.add("running", [1, 2], greedy(20))
+    rig.step()
+    rig.add("long", list(range(10, 30)))
     for _ in range(4):
-        assert [event.sequence_id for event in engine.step()] == ["running"]
+        assert [event.sequence_id for event in rig.engine.step()] == ["running"]
 
 
 def test_the_stop_token_is_reported_and_counted_but_no_text():
     prompt = [5, 6]
     stop = next_token(prompt)
-    engine, outcome = make_engine(FakeRunner()), Outcome()
-    add(engine, "a", prompt, SamplingParams(max_tokens=8, temperature=0.0, stop_token_ids=(stop,)))
-    finish(engine, outcome)
+    rig = EngineRig()
+    rig.add("a", prompt, greedy(stop_token_ids=(stop,)))
+    outcome = rig.finish()
     assert outcome.token_ids["a"] == [stop]
     assert (outcome.last["a"].finish_reason, outcome.last["a"].num_stop_tokens) == ("stop", 1)
 
 
+def test_eos_ends_a_sequence_unless_it_is_ignored():
+    prompt = next([a, b] for a in range(VOCAB_SIZE) for b in range(VOCAB_SIZE) if next_token([a, b]) == EOS)
+    rig = EngineRig()
+    rig.add("a", prompt, greedy(ignore_eos=False))
+    rig.add("b", prompt, greedy(ignore_eos=True))
+    outcome = rig.finish()
+    assert (outcome.token_ids["a"], outcome.last["a"].finish_reason) == ([EOS], "stop")
+    assert (len(outcome.token_ids["b"]), outcome.last["b"].finish_reason) == (8, "length")
+
+
 def test_the_window_ends_a_sequence_before_max_tokens():
-    engine, outcome = make_engine(FakeRunner(max_model_len=10)), Outcome()
-    add(engine, "a", [1] * 7, SamplingParams(max_tokens=100, temperature=0.0, ignore_eos=True))
-    finish(engine, outcome)
+    rig = EngineRig(FakeRunner(max_model_len=10))
+    rig.add("a", [1] * 7, greedy(100))
+    outcome = rig.finish()
     assert len(outcome.token_ids["a"]) == 3
     assert outcome.last["a"].finish_reason == "length"
 
@@ -128,62 +57,116 @@ def test_the_window_ends_a_sequence_before_max_tokens():
 @pytest.mark.parametrize(
     ("prompt", "params", "message"),
     [
-        ([], GREEDY, "empty"),
-        ([1] * 64, GREEDY, "64 tokens"),
-        ([1, VOCAB_SIZE], GREEDY, "0..31"),
-        ([-1], GREEDY, "0..31"),
+        ([], greedy(), "empty"),
+        ([1] * 64, greedy(), "64 tokens"),
+        ([1, VOCAB_SIZE], greedy(), "0..31"),
+        ([-1], greedy(), "0..31"),
         ([1], SamplingParams(max_tokens=0), "max_tokens"),
     ],
 )
 def test_what_can_never_run_is_refused(prompt, params, message):
-    engine = make_engine(FakeRunner(max_model_len=64))
+    rig = EngineRig(FakeRunner(max_model_len=64))
     with pytest.raises(InvalidRequest, match=message):
-        add(engine, "a", prompt, params)
-    assert not engine.has_work
+        rig.add("a", prompt, params)
+    assert not rig.engine.has_work
 
 
 def test_max_tokens_must_have_been_decided():
     with pytest.raises(ValueError, match="max_tokens"):
-        add(make_engine(FakeRunner()), "a", [1], SamplingParams())
+        EngineRig().add("a", [1], SamplingParams())
+
+
+def test_a_cache_that_does_not_hold_one_sequence_is_no_engine():
+    with pytest.raises(ValueError, match="2 blocks of 4 tokens do not hold 9"):
+        Engine(FakeRunner(num_blocks=2, block_tokens=4, max_model_len=9), max_running=1)
 
 
 def test_a_fresh_seed_is_drawn_where_none_is_given():
-    engine = make_engine(FakeRunner())
-    seeds = {engine.new_sequence("a", [1], GREEDY).seed for _ in range(5)}
+    engine = EngineRig().engine
+    seeds = {engine.new_sequence("a", [1], greedy()).seed for _ in range(5)}
     assert len(seeds) == 5
-    assert engine.new_sequence("a", [1], SamplingParams(max_tokens=1, seed=7)).seed == 7
+    assert engine.new_sequence("a", [1], greedy(seed=7)).seed == 7
 
 
-def test_a_sequence_with_invalid_logits_ends_alone():
-    engine, outcome = make_engine(FakeRunner(poison=30)), Outcome()
-    add(engine, "good", [1, 2], SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True))
-    add(engine, "bad", [30])
-    finish(engine, outcome)
-    assert (outcome.last["bad"].finish_reason, outcome.last["bad"].error) == ("error", INVALID_LOGITS)
-    assert outcome.last["good"].finish_reason == "length"
-    assert outcome.token_ids["good"] == continuation([1, 2], 6, frozenset())
+def test_the_first_token_comes_with_the_time_in_the_queue_and_what_was_cached():
+    clock = Clock()
+    rig = EngineRig(max_running=1, clock=clock)
+    prompt = [1, 2, 3, 4, 5, 6]
+    rig.add("first", prompt, greedy(2))
+    rig.add("second", prompt, greedy(2))
+    rig.step()
+    clock.now_s += 2.5
+    outcome = rig.finish()
+    assert outcome.starts == {"first": Start(queue_s=0.0, num_cached_tokens=0), "second": Start(queue_s=2.5, num_cached_tokens=4)}
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("CUDA error: device-side assert"), MemoryError()])
-def test_after_a_crash_running_sequences_fail_and_waiting_ones_run(failure):
-    engine, outcome = make_engine(FakeRunner(num_slots=1, failures={2: failure})), Outcome()
-    add(engine, "running", [1, 2])
-    add(engine, "waiting", [3, 4], SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True))
-    outcome.take(engine.step())
-    with pytest.raises(type(failure)):
-        engine.step()
-    outcome.take(engine.recover())
-    assert outcome.last["running"].error == CRASHED
-    finish(engine, outcome)
-    assert outcome.token_ids["waiting"] == continuation([3, 4], 5, frozenset())
+def test_log_probabilities_come_with_the_tokens_that_asked():
+    rig = EngineRig()
+    rig.add("a", [1, 2], greedy(1, logprobs=2))
+    rig.add("b", [1, 2], greedy(1))
+    events = {event.sequence_id: event for event in rig.engine.step()}
+    [logprob] = events["a"].logprobs
+    assert (logprob.token_id, len(logprob.top)) == (events["a"].token_ids[0], 2)
+    assert events["b"].logprobs == ()
 
 
-def test_a_runner_that_cannot_be_reset_does_not_stop_recovery(caplog):
-    runner = FakeRunner(failures={1: RuntimeError("boom")})
-    runner.reset = lambda: (_ for _ in ()).throw(RuntimeError("device lost"))
-    engine = make_engine(runner)
-    add(engine, "a", [1])
-    with pytest.raises(RuntimeError, match="boom"):
-        engine.step()
-    assert [event.finish_reason for event in engine.recover()] == ["error"]
-    assert "device lost" in caplog.text
+def test_who_has_waited_too_long_is_never_run():
+    clock = Clock()
+    rig = EngineRig(max_running=1, clock=clock)
+    rig.add("running", [1], greedy(5), max_queue_s=1.0)
+    rig.add("hurried", [2], max_queue_s=1.0)
+    rig.add("patient", [3], max_queue_s=1000.0)
+    rig.step()
+    assert rig.engine.next_deadline_s == 101.0
+    clock.now_s += 1.0
+    outcome = rig.finish()
+    assert {name: event.finish_reason for name, event in outcome.last.items()} == {
+        "running": "length",
+        "hurried": "expired",
+        "patient": "length",
+    }
+    assert "hurried" not in {chunk.sequence_id for plan in rig.runner.plans for chunk in plan.chunks}
+
+
+def test_equal_prompts_are_read_once():
+    rig = EngineRig(max_running=8, prefill_chunk_tokens=100)
+    prompt = list(range(20))
+    for name in "abcd":
+        rig.add(name, prompt, greedy(4))
+    outcome = rig.finish()
+    assert {tuple(outcome.token_ids[name]) for name in "abcd"} == {tuple(continuation(prompt, 24, frozenset()))}
+    assert sum(len(chunk.token_ids) for chunk in rig.runner.plans[0].chunks) == 20
+    assert sum(len(chunk.token_ids) for chunk in rig.runner.plans[1].chunks) == 1 + 3 * 4
+    assert (rig.engine.stats().queried_tokens, rig.engine.stats().cached_tokens) == (80, 48)
+
+
+@pytest.mark.parametrize(("prefix_caching", "num_cached"), [(True, 20), (False, 0)])
+def test_the_next_turn_of_a_chat_finds_the_last_one_if_prefixes_are_cached(prefix_caching, num_cached):
+    rig = EngineRig(prefix_caching=prefix_caching)
+    prompt = list(range(14))
+    rig.add("first turn", prompt, greedy(8))
+    first = rig.finish().token_ids["first turn"]
+    rig.add("second turn", [*prompt, *first, 9, 9], greedy(2))
+    assert rig.finish().starts["second turn"].num_cached_tokens == num_cached
+
+
+def test_preempted_sequences_get_what_they_would_have_got():
+    rig = EngineRig(FakeRunner(num_blocks=8, block_tokens=4))
+    prompts = {name: [ord(name) % 32, 5, 9] for name in "abcd"}
+    for name, prompt in prompts.items():
+        rig.add(name, prompt, greedy(20))
+    outcome = rig.finish()
+    assert rig.engine.stats().preemptions > 0
+    for name, prompt in prompts.items():
+        assert outcome.token_ids[name] == continuation(prompt, 23, frozenset())
+
+
+def test_statistics_tell_who_uses_what():
+    rig = EngineRig(max_running=1)
+    rig.add("a", [1, 2, 3, 4, 5])
+    rig.add("b", [1])
+    rig.step()
+    stats = rig.engine.stats()
+    assert (stats.running, stats.waiting, stats.blocks_used, stats.blocks_total, stats.steps) == (1, 1, 2, 64, 1)
+    rig.finish()
+    assert (rig.engine.stats().running, rig.engine.stats().blocks_used) == (0, 0)

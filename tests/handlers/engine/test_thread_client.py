@@ -20,9 +20,9 @@ PATIENCE_S = 20.0
 def start():
     clients = []
 
-    def start(runner=None, max_waiting=2, **times) -> ThreadClient:
-        runner = runner or FakeRunner(max_model_len=100_000)
-        client = ThreadClient(Engine(runner, prefill_chunk_tokens=8), max_waiting=max_waiting, **times)
+    def start(runner=None, times=None, **options) -> ThreadClient:
+        options = {"max_running": 4, "max_waiting": 2, "prefill_chunk_tokens": 8, **options}
+        client = ThreadClient(Engine(runner or FakeRunner(num_blocks=100_000), **options), **(times or {}))
         clients.append(client)
         return client
 
@@ -76,18 +76,71 @@ def test_events_of_a_sequence_are_joined_until_polled(start):
     assert client.poll(0) == []
 
 
+def test_log_probabilities_and_how_it_began_survive_the_joining(start):
+    client = start()
+    client.add("a", [1], SamplingParams(max_tokens=3, temperature=0.0, ignore_eos=True, logprobs=0))
+    wait_until(lambda: client.stats().generated_tokens == 3)
+    [event] = client.poll(0)
+    assert tuple(logprob.token_id for logprob in event.logprobs) == event.token_ids
+    assert event.start is not None
+
+
+def test_it_offers_the_limits_of_its_engine(start):
+    client = start(max_running=3, max_queued_tokens=50)
+    assert (client.limits.max_running, client.limits.max_queued_tokens) == (3, 50)
+    assert client.max_model_len == client.limits.max_model_len == 400_000
+
+
+def test_too_many_queued_tokens_are_an_overload(start):
+    runner = GatedRunner()
+    client = start(runner, max_running=1, max_queued_tokens=10)
+    client.add("long", [1] * 20, ENDLESS)
+    with pytest.raises(Overloaded, match="more than 10"):
+        client.add("refused", [1], SHORT)
+    for _ in range(3):  # the steps that read the prompt
+        runner.entered.acquire()
+        runner.gate.release()
+    poll_until(client, lambda events: events)
+    client.add("admitted", [1] * 10, SHORT)
+    with pytest.raises(Overloaded):
+        client.add("refused again", [1], SHORT)
+
+
+def test_an_urgent_sequence_goes_before_those_that_wait(start):
+    runner = GatedRunner()
+    client = start(runner, max_running=1)
+    client.add("running", [1], SamplingParams(max_tokens=1, temperature=0.0))
+    runner.entered.acquire()
+    client.add("waiting", [1], SHORT)
+    client.add("urgent", [1], SHORT, priority=-1)
+    for _ in range(10):
+        runner.gate.release()
+    poll_until(client, has_ended("waiting"))
+    order = list(dict.fromkeys(chunk.sequence_id for plan in runner.plans for chunk in plan.chunks))
+    assert order == ["running", "urgent", "waiting"]
+
+
+def test_who_has_waited_too_long_expires_even_while_nobody_polls(start):
+    client = start(max_running=1, times={"idle_pause_s": 0.02})
+    client.add("running", [1], ENDLESS)
+    client.add("hurried", [2], SHORT, max_queue_s=0.1)
+    wait_until(lambda: client.stats().waiting == 0)
+    event = last_of(client.poll(0), "hurried")
+    assert (event.finish_reason, event.token_ids) == ("expired", ())
+
+
 def test_statistics_add_up(start):
     client = start()
     client.add("a", [1], SHORT)
     poll_until(client, has_ended("a"))
     stats = client.stats()
-    assert (stats.running, stats.waiting, stats.slots_used, stats.slots_total) == (0, 0, 0, 4)
-    assert (stats.steps, stats.generated_tokens) == (3, 3)
+    assert (stats.running, stats.waiting, stats.blocks_used, stats.blocks_total) == (0, 0, 0, 100_000)
+    assert (stats.steps, stats.generated_tokens, stats.queried_tokens) == (3, 3, 1)
     assert 0 < stats.step_ms_p50 <= stats.step_ms_p99
 
 
 def test_a_full_waiting_room_is_an_overload_and_a_bad_prompt_is_not_admitted(start):
-    client = start(GatedRunner(num_slots=2), max_waiting=1)
+    client = start(GatedRunner(), max_running=2, max_waiting=1)
     for name in "abc":
         client.add(name, [1], SHORT)
     with pytest.raises(Overloaded, match="3 places"):
@@ -105,8 +158,8 @@ def test_an_id_cannot_be_used_twice_at_once(start):
 
 
 def test_cancelling_ends_a_sequence_within_one_step(start):
-    runner = GatedRunner(num_slots=1)
-    client = start(runner)
+    runner = GatedRunner()
+    client = start(runner, max_running=1)
     client.add("running", [1], ENDLESS)
     client.add("waiting", [1], ENDLESS)
     runner.entered.acquire()
@@ -138,7 +191,7 @@ def is_paused(client: ThreadClient, for_s: float = 0.1) -> bool:
 
 
 def test_it_pauses_when_nobody_polls_and_goes_on_with_the_next_poll(start):
-    client = start(idle_pause_s=0.05)
+    client = start(times={"idle_pause_s": 0.05})
     client.add("a", [1], ENDLESS)
     wait_until(lambda: is_paused(client))
     steps = client.stats().steps
@@ -149,8 +202,8 @@ def test_it_pauses_when_nobody_polls_and_goes_on_with_the_next_poll(start):
 
 
 def test_a_poll_in_progress_is_presence_however_long_it_takes(start):
-    runner = GatedRunner(num_slots=1, max_model_len=100)
-    client = start(runner, idle_pause_s=0.02, abandon_after_s=0.05)
+    runner = GatedRunner()
+    client = start(runner, times={"idle_pause_s": 0.02, "abandon_after_s": 0.05})
     client.add("a", [1], SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True))
     polled = []
     poller = threading.Thread(target=lambda: polled.extend(client.poll(PATIENCE_S)))
@@ -163,7 +216,7 @@ def test_a_poll_in_progress_is_presence_however_long_it_takes(start):
 
 
 def test_after_a_long_silence_everything_is_cancelled(start):
-    client = start(idle_pause_s=0.02, abandon_after_s=0.1, max_waiting=4)
+    client = start(max_waiting=4, times={"idle_pause_s": 0.02, "abandon_after_s": 0.1})
     for name in "abcdef":
         client.add(name, [1], ENDLESS)
     wait_until(lambda: client.stats().running + client.stats().waiting == 0)
@@ -173,8 +226,8 @@ def test_after_a_long_silence_everything_is_cancelled(start):
 
 
 def test_cancelling_works_while_paused_and_does_not_wake_the_others(start):
-    runner = FakeRunner(max_model_len=100_000)
-    client = start(runner, idle_pause_s=0.02)
+    runner = FakeRunner(num_blocks=100_000)
+    client = start(runner, times={"idle_pause_s": 0.02})
     client.add("a", [1], ENDLESS)
     client.add("b", [1], ENDLESS)
     wait_until(lambda: is_paused(client))
@@ -185,8 +238,7 @@ def test_cancelling_works_while_paused_and_does_not_wake_the_others(start):
 
 
 def test_adding_ends_a_pause(start):
-    runner = FakeRunner(max_model_len=100_000)
-    client = start(runner, idle_pause_s=0.05)
+    client = start(times={"idle_pause_s": 0.05})
     client.add("a", [1], ENDLESS)
     wait_until(lambda: is_paused(client))
     client.add("b", [1], SHORT)
@@ -195,7 +247,7 @@ def test_adding_ends_a_pause(start):
 
 
 def test_draining_refuses_new_work_and_finishes_the_old_without_polls(start):
-    client = start(idle_pause_s=0.01)
+    client = start(times={"idle_pause_s": 0.01})
     client.add("a", [1], SamplingParams(max_tokens=2000, temperature=0.0, ignore_eos=True))
     assert client.drain(PATIENCE_S)
     with pytest.raises(Unavailable):
@@ -236,7 +288,7 @@ def test_closing_does_not_wait_for_a_step_that_hangs(start):
 
 
 def test_many_threads_at_once_lose_nothing(start):
-    client = start(FakeRunner(num_slots=8), max_waiting=1000)
+    client = start(max_running=8, max_waiting=1000)
     names = [f"{worker}-{i}" for worker in range(4) for i in range(50)]
 
     def submit(worker: int) -> None:

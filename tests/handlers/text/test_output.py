@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handlers.requests import TokenLogprob
 from handlers.text.output import TextOutput
 
 
@@ -55,14 +56,53 @@ def test_skipped_tokens_count_and_are_no_text() -> None:
     assert output.num_tokens == 4
 
 
+def logprobs(text: str) -> list[TokenLogprob]:
+    return [TokenLogprob(token, -0.5, ((token, -0.5), (ord("?"), -1.0))) for token in tokens(text)]
+
+
+def taken(output: TextOutput) -> str:
+    return "".join(token.token.text for token in output.take_tokens())
+
+
+def test_a_token_comes_with_its_logprob_its_rivals_and_its_place() -> None:
+    output = TextOutput(decode)
+    output.push(tokens("ab"), logprobs=logprobs("ab"))
+
+    first, second = output.take_tokens()
+
+    assert (first.token.text, first.logprob, first.offset, second.offset) == ("a", -0.5, 0, 1)
+    assert [(token.text, logprob) for token, logprob in second.top] == [("b", -0.5), ("?", -1.0)]
+    assert output.take_tokens() == []
+
+
+def test_tokens_are_held_back_with_their_text_and_cut_off_with_it() -> None:
+    output = TextOutput(decode, ["xyz"])
+    output.push(tokens("axy"), logprobs=logprobs("axy"))
+    assert taken(output) == "a"
+    output.push(tokens("b"), logprobs=logprobs("b"))
+    assert taken(output) == "xyb"
+    output.push(tokens("cxyz"), logprobs=logprobs("cxyz"))
+    output.finish()
+    assert taken(output) == "c"
+
+
+def test_what_was_held_back_at_the_end_comes_with_its_tokens() -> None:
+    output = TextOutput(decode, ["xyz"], skip=frozenset(tokens("!")))
+    output.push(tokens("axy!."), num_stop_tokens=1, logprobs=logprobs("axy!."))
+    output.finish()
+
+    assert taken(output) == "axy!"
+
+
 @given(text=st.text("abx", max_size=12), data=st.data())
 def test_events_may_bring_any_number_of_tokens(text: str, data: st.DataObject) -> None:
     one_by_one, in_groups = TextOutput(decode, ["xx"]), TextOutput(decode, ["xx"])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=4)))
 
-    single = "".join(one_by_one.push([token]) for token in tokens(text)) + one_by_one.finish()
+    single = "".join(one_by_one.push([token], logprobs=logprobs(chr(token))) for token in tokens(text)) + one_by_one.finish()
     groups = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    grouped = "".join(in_groups.push(tokens(group)) for group in groups) + in_groups.finish()
+    grouped = "".join(in_groups.push(tokens(group), logprobs=logprobs(group)) for group in groups) + in_groups.finish()
 
+    assert taken(one_by_one) == taken(in_groups) == single
     assert (single, one_by_one.num_tokens) == (grouped, in_groups.num_tokens)
     assert one_by_one.num_tokens == (text.find("xx") + 2 if "xx" in text else len(text))

@@ -14,6 +14,7 @@ from handlers.config import HandlerConfig, LimitsConfig, TokenizerConfig
 from handlers.errors import ConfigError, InvalidRequest
 from handlers.requests import Request, SamplingParams
 from handlers.text.tokenizer import TextTokenizer, load_tokenizer
+from handlers.text.vocabulary import Vocabulary
 from tests.checkpoints import make_tokenizer
 
 RAW = make_tokenizer()
@@ -127,10 +128,18 @@ class TestLength:
         # Byte-level: a token is written with one character a byte, so "é" is a token string of two characters for a text of one.
         num_tokens = len(RAW(text)["input_ids"])
 
-        assert len(text) <= num_tokens * TextTokenizer(RAW)._longest_token
+        assert len(text) <= num_tokens * Vocabulary(RAW).longest_token
 
     def test_the_longest_token_is_measured_in_characters_of_the_vocabulary(self) -> None:
-        assert TextTokenizer(RAW)._longest_token == max(map(len, RAW.get_vocab())) == len("<|assistant|>")
+        assert Vocabulary(RAW).longest_token == max(map(len, RAW.get_vocab())) == len("<|assistant|>")
+
+
+class TestBias:
+    def test_a_bias_on_an_unknown_token_is_refused_by_name(self, tokenizer: TextTokenizer) -> None:
+        tokenizer.render(Request(prompt="hi", params=SamplingParams(logit_bias=((len(RAW) - 1, 5.0),))))
+        with pytest.raises(InvalidRequest, match=f"must lie in 0..{len(RAW) - 1}, got {len(RAW)}") as caught:
+            tokenizer.render(Request(prompt="hi", params=SamplingParams(logit_bias=((5, 1.0), (len(RAW), 5.0)))))
+        assert caught.value.param == "logit_bias"
 
 
 class TestOutput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +32,11 @@ SAMPLED = {CHAT: {"messages": [USER]}, COMPLETIONS: {"prompt": "hi"}}
 
 def decode(route: str, body: Any, content_type: str = "application/json") -> Request:
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return open_exchange(Incoming("id1", route, payload, content_type, {"x-user": "me"}), ROUTES, can_stream=True).request
+    return decode_all(route, payload, content_type)[0]
+
+
+def decode_all(route: str, payload: bytes, content_type: str = "application/json") -> list[Request]:
+    return open_exchange(Incoming("id1", route, payload, content_type, {"x-user": "me"}), ROUTES, can_stream=True).requests
 
 
 def refusal(route: str, body: Any, content_type: str = "application/json") -> dict[str, Any]:
@@ -80,6 +85,48 @@ class TestValid:
         assert params == SamplingParams(9, temperature=0.0, top_p=0.9, top_k=0, seed=-3, stop=("x",), stop_token_ids=(7,), ignore_eos=True)
         assert decode(route, SAMPLED[route]).params == DEFAULTS
 
+    @pytest.mark.parametrize("route", [CHAT, COMPLETIONS])
+    def test_the_engines_other_parameters(self, route: str) -> None:
+        penalties = {"repetition_penalty": 1.1, "presence_penalty": -2, "frequency_penalty": 0.5}
+        given = {
+            "min_p": 0.1,
+            "min_tokens": 3,
+            "logit_bias": {"5": -100, "12": 1.5},
+            "n": 4,
+            "priority": -7,
+            "max_queue_s": 2.5,
+        } | penalties
+
+        request = decode(route, SAMPLED[route] | given)
+
+        assert request.params == replace(DEFAULTS, min_p=0.1, min_tokens=3, logit_bias=((5, -100.0), (12, 1.5)), **penalties)
+        assert (request.n, request.priority, request.max_queue_s) == (4, -7, 2.5)
+        plain = decode(route, SAMPLED[route])
+        assert (plain.n, plain.priority, plain.max_queue_s) == (1, 0, None)
+
+    @pytest.mark.parametrize(
+        ("route", "given", "logprobs"),
+        [
+            (CHAT, {}, None),
+            (CHAT, {"logprobs": False, "top_logprobs": 0}, None),
+            (CHAT, {"logprobs": True}, 0),
+            (CHAT, {"logprobs": True, "top_logprobs": 20}, 20),
+            (COMPLETIONS, {"logprobs": None}, None),
+            (COMPLETIONS, {"logprobs": 0}, 0),
+            (COMPLETIONS, {"logprobs": 20}, 20),
+        ],
+    )
+    def test_log_probabilities_have_two_dialects(self, route: str, given: dict[str, Any], logprobs: int | None) -> None:
+        assert decode(route, SAMPLED[route] | given).params.logprobs == logprobs
+
+    def test_a_completion_may_have_several_prompts(self) -> None:
+        texts = decode_all(COMPLETIONS, b'{"prompt": ["a", "b"], "n": 2, "best_of": 2}')
+        ids = decode_all(COMPLETIONS, b'{"prompt": [[1, 2], [3]]}')
+
+        assert [(request.prompt, request.n) for request in texts] == [("a", 2), ("b", 2)]
+        assert [(request.prompt, request.prompt_token_ids) for request in ids] == [(None, [1, 2]), (None, [3])]
+        assert texts[0].params == texts[1].params
+
     def test_the_newer_name_of_max_tokens_wins(self) -> None:
         assert decode(CHAT, chat(max_completion_tokens=5, max_tokens=7)).params.max_tokens == 5
 
@@ -92,7 +139,17 @@ class TestValid:
         "neutral",
         [
             {"n": 1, "logprobs": False, "presence_penalty": 0.0, "logit_bias": {}, "tools": [], "tool_choice": "auto", "user": "u"},
-            {"n": None, "logprobs": None, "tools": None, "response_format": None, "stop": None, "seed": None, "max_tokens": None},
+            {
+                "n": None,
+                "logprobs": None,
+                "min_p": None,
+                "logit_bias": None,
+                "tools": None,
+                "response_format": None,
+                "stop": None,
+                "seed": None,
+                "max_tokens": None,
+            },
             {"response_format": {"type": "text"}, "metadata": {"a": "b"}, "store": False, "modalities": ["text"], "service_tier": "auto"},
         ],
     )
@@ -119,7 +176,15 @@ class TestValid:
         codec = PredictionCodec("tiny", SamplingParams(temperature=0.0))
         body = json.dumps({"inputs": "hi", "parameters": {"do_sample": True}}).encode()
 
-        assert codec.decode(Incoming("id", body=body)).params.temperature == 1.0
+        assert codec.decode(Incoming("id", body=body))[0].params.temperature == 1.0
+
+    def test_text_generation_inference_reports_tokens_with_its_details(self) -> None:
+        def logprobs(stream: bool = False, **parameters: Any) -> int | None:
+            return decode(BARE, {"inputs": "hi", "stream": stream, "parameters": parameters}).params.logprobs
+
+        assert logprobs() is None and logprobs(top_n_tokens=3) is None
+        assert (logprobs(details=True), logprobs(details=True, top_n_tokens=3)) == (0, 3)
+        assert logprobs(stream=True, details=True) is None
 
     def test_the_model_list_needs_no_body(self) -> None:
         assert decode(MODELS, b"").is_finished and decode(MODELS, b"").error is None
@@ -191,13 +256,28 @@ WRONG_SAMPLING = [
     ("stream_options", [], "stream_options"),
     ("foo", 1, "foo"),
     ("foo", None, "foo"),
-    ("n", 2, "n"),
+    ("n", 0, "n"),
+    ("n", 17, "n"),
     ("n", True, "n"),
     ("best_of", 3, "best_of"),
-    ("logprobs", True, "logprobs"),
-    ("logprobs", 0, "logprobs"),
-    ("logit_bias", {"1": 5}, "logit_bias"),
-    ("presence_penalty", 0.5, "presence_penalty"),
+    ("echo", True, "echo"),
+    ("logprobs", -1, "logprobs"),
+    ("logprobs", 21, "logprobs"),
+    ("logprobs", "yes", "logprobs"),
+    ("top_logprobs", 2, "top_logprobs"),
+    ("min_p", 1.1, "min_p"),
+    ("repetition_penalty", 0, "repetition_penalty"),
+    ("presence_penalty", 2.1, "presence_penalty"),
+    ("frequency_penalty", -2.1, "frequency_penalty"),
+    ("logit_bias", {"1": 101}, "logit_bias"),
+    ("logit_bias", {"the": 1}, "logit_bias"),
+    ("logit_bias", {"-1": 1}, "logit_bias"),
+    ("logit_bias", [[1, 5]], "logit_bias"),
+    ("logit_bias", {str(number): 1 for number in range(1025)}, "logit_bias"),
+    ("min_tokens", -1, "min_tokens"),
+    ("priority", 0.5, "priority"),
+    ("max_queue_s", 0, "max_queue_s"),
+    ("max_queue_s", "soon", "max_queue_s"),
     ("tools", [{"type": "function"}], "tools"),
     ("response_format", {"type": "json_object"}, "response_format"),
     ("reasoning_effort", "high", "reasoning_effort"),
@@ -246,7 +326,10 @@ def test_a_wrong_message_is_named(body: dict[str, Any], param: str) -> None:
         ({"inputs": "a", "parameters": []}, "parameters"),
         ({"inputs": "a", "parameters": {"max_new_tokens": 0}}, "parameters.max_new_tokens"),
         ({"inputs": "a", "parameters": {"max_tokens": 5}}, "parameters.max_tokens"),
-        ({"inputs": "a", "parameters": {"repetition_penalty": 1.2}}, "parameters.repetition_penalty"),
+        ({"inputs": "a", "parameters": {"repetition_penalty": 0}}, "parameters.repetition_penalty"),
+        ({"inputs": "a", "parameters": {"best_of": 2}}, "parameters.best_of"),
+        ({"inputs": "a", "parameters": {"decoder_input_details": True}}, "parameters.decoder_input_details"),
+        ({"inputs": "a", "parameters": {"top_n_tokens": 21}}, "parameters.top_n_tokens"),
         ({"inputs": "a", "parameters": {"grammar": {"type": "json"}}}, "parameters.grammar"),
         ({"inputs": "a", "stream": 1}, "stream"),
         ({"inputs": "a", "max_new_tokens": 5}, "max_new_tokens"),
@@ -256,15 +339,22 @@ def test_a_wrong_text_generation_inference_body_is_named(body: dict[str, Any], p
     assert refusal(BARE, body)["param"] == param
 
 
-@pytest.mark.parametrize("prompt", [None, 5, [], ["a", "b"], [-1], [1.5], [2**31], [[1, 2]], {}])
+@pytest.mark.parametrize("prompt", [None, 5, [], ["a", 5], ["a"] * 65, [-1], [1.5], [2**31], [[1, 2], []], [[1], "a"], {}])
 def test_a_wrong_prompt_is_named(prompt: Any) -> None:
     assert refusal(COMPLETIONS, {"prompt": prompt})["param"].split(".")[0] == "prompt"
 
 
 def test_unknown_and_unsupported_parameters_have_codes_of_their_own() -> None:
     assert refusal(CHAT, chat(foo=1))["code"] == "unknown_parameter"
-    assert refusal(CHAT, chat(n=2))["code"] == "unsupported_parameter"
-    assert refusal(CHAT, chat(n=2))["message"] == "n: not supported by this server; leave it out or send null or 1"
+    assert refusal(CHAT, chat(store=True))["code"] == "unsupported_parameter"
+    assert refusal(CHAT, chat(store=True))["message"] == "store: not supported by this server; leave it out or send null or false"
+
+
+def test_parameters_that_contradict_each_other_are_named() -> None:
+    assert refusal(CHAT, chat(min_tokens=5, max_tokens=4))["param"] == "min_tokens"
+    assert refusal(CHAT, chat(logprobs=False, top_logprobs=1))["param"] == "top_logprobs"
+    assert refusal(COMPLETIONS, {"prompt": "a", "n": 2, "best_of": 1})["param"] == "best_of"
+    assert refusal(COMPLETIONS, {"prompt": ["a"] * 33, "n": 2})["param"] == "prompt"
 
 
 def test_another_model_is_not_found() -> None:

@@ -1,0 +1,99 @@
+"""A Unix socket at which a running worker takes orders: a line of JSON in, a line of JSON out.
+
+::
+
+    {"command": "scale", "replicas": 2}  →  {"result": null}
+    {"command": "scale", "replicas": 0}  →  {"error": "replicas must be …"}
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
+from typing import Any
+
+from handlers.errors import ConfigError, MarqueeError
+
+Commands = Mapping[str, Callable[..., Any]]
+"""What each command does, with the other members of the JSON object as keyword arguments; results are JSON values."""
+
+_MAX_LINE_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+class ControlSocket:
+    """Answer commands from threads of its own until it is closed. Whoever may open ``path`` may give them."""
+
+    def __init__(self, path: Path, commands: Commands) -> None:
+        path.unlink(missing_ok=True)
+        try:
+            self._server = _Server(str(path), _Conversation)
+        except OSError as error:  # A path of more than about 100 characters, for one.
+            raise ConfigError(f"cannot open the control socket {path}: {error}; set TMPDIR to a directory with a short path") from None
+        self._server.commands = commands
+        self._path = path
+        threading.Thread(target=self._server.serve_forever, name="control socket", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening; commands under way go on."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._path.unlink(missing_ok=True)
+
+
+def send_command(path: Path, command: str, *, timeout_s: float = 10.0, **arguments: Any) -> Any:
+    """Give a worker an order and return its result. Raises MarqueeError with what the worker says, or if no worker listens."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
+            line = connection.makefile("rb").readline()
+    except OSError as error:
+        raise MarqueeError(f"no worker answers at {path}: {error}") from error
+    if not line:
+        raise MarqueeError(f"the worker at {path} ended without an answer")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise MarqueeError(answer["error"])
+    return answer["result"]
+
+
+class _Server(ThreadingUnixStreamServer):
+    daemon_threads = True
+    commands: Commands
+
+
+class _Conversation(StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        while line := self.rfile.readline(_MAX_LINE_BYTES):
+            self.wfile.write(json.dumps(_answer(line, self.server.commands)).encode() + b"\n")
+
+
+def _answer(line: bytes, commands: Commands) -> dict[str, Any]:
+    try:
+        arguments = json.loads(line)
+        command = commands[arguments.pop("command")]
+        inspect.signature(command).bind(**arguments)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        return {"error": f"not a command ({error}); commands: {', '.join(map(_usage, commands, commands.values()))}"}
+    try:
+        return {"result": command(**arguments)}
+    except MarqueeError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        logger.exception("a command failed")
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _usage(name: str, command: Callable[..., Any]) -> str:
+    return f"{name}({', '.join(inspect.signature(command).parameters)})"

@@ -1,0 +1,41 @@
+"""What an operator may ask of a running engine, and tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from handlers.engine.client import EngineClient
+from handlers.engine.process.client import ProcessClient
+from handlers.errors import ConfigError
+
+_MAX_REPLICAS = 64
+
+
+def describe_engine(engine: EngineClient) -> dict[str, Any]:
+    """Return an engine's limits and, if it runs in processes of its own, those."""
+    replicas = [asdict(replica) for replica in engine.replicas()] if isinstance(engine, ProcessClient) else []
+    return {"max_model_len": engine.max_model_len, "limits": asdict(engine.limits), "replicas": replicas}
+
+
+def engine_commands(engine: EngineClient) -> dict[str, Callable[..., Any]]:
+    """Return ``stats()``, ``scale(replicas)`` and ``drain(timeout_s)``, with JSON values for arguments and results."""
+
+    def stats() -> dict[str, Any]:
+        return asdict(engine.stats())
+
+    def scale(replicas: int) -> dict[str, Any]:
+        if not isinstance(engine, ProcessClient):
+            raise ConfigError("this engine runs inside the worker: set handler.engine.process: true")
+        if type(replicas) is not int or not 1 <= replicas <= _MAX_REPLICAS:
+            raise ConfigError(f"replicas must be a number from 1 to {_MAX_REPLICAS}, got {replicas!r}")
+        engine.scale(replicas)
+        return describe_engine(engine)
+
+    def drain(timeout_s: float = 60.0) -> bool:
+        if not isinstance(timeout_s, int | float) or timeout_s < 0:
+            raise ConfigError(f"timeout_s must be a number of seconds from 0 up, got {timeout_s!r}")
+        return engine.drain(timeout_s)
+
+    return {"stats": stats, "scale": scale, "drain": drain}

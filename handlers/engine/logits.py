@@ -1,0 +1,107 @@
+"""What requests do to logits before a token is chosen: biases, penalties for what was said, and end tokens that would come too early."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from handlers.requests import SamplingParams
+
+_STRONGEST_REPETITION_PENALTY = 1e6
+"""It and its inverse are far beyond any use, and no product with a logit overflows."""
+
+
+class SamplingState(Protocol):
+    """What sampling needs to know of a sequence: ``token_ids`` are its prompt and what it has generated so far."""
+
+    @property
+    def params(self) -> SamplingParams: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def token_ids(self) -> Sequence[int]: ...
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def end_token_ids(self) -> Collection[int]: ...
+
+
+def adjust(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
+    """Change, in place, those rows of ``logits`` (float32, ``(rows, vocab_size)``) whose sequences ask for it.
+
+    Biases come before penalties, as in vLLM (https://docs.vllm.ai/en/latest/api/vllm/v1/sample/sampler/). Token ids outside the vocabulary
+    have no effect. Each row's result depends on that row alone.
+    """
+    _add_biases(logits, sequences)
+    _penalize_repetition(logits, sequences)
+    _penalize_output(logits, sequences)
+    _forbid_early_ends(logits, sequences)
+
+
+def _add_biases(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
+    vocab_size = logits.shape[-1]
+    biases = {
+        row: {token_id: bias for token_id, bias in sequence.params.logit_bias if 0 <= token_id < vocab_size}
+        for row, sequence in enumerate(sequences)
+        if sequence.params.logit_bias
+    }
+    if not biases:
+        return
+    values = [bias for row in biases.values() for bias in row.values()]
+    logits[_entries(biases, logits)] += torch.tensor(values, dtype=logits.dtype, device=logits.device)
+
+
+def _penalize_repetition(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
+    """Make the tokens of prompt and output less likely, or more (Keskar et al. 2019, section 4.1; with a sign for negative logits)."""
+    histories = {row: sequence.token_ids for row, sequence in enumerate(sequences) if sequence.params.repetition_penalty != 1.0}
+    if not histories:
+        return
+    rows, token_ids = _entries(histories, logits)
+    penalties = torch.tensor([sequence.params.repetition_penalty for sequence in sequences], device=logits.device)
+    penalties = penalties.clamp(1 / _STRONGEST_REPETITION_PENALTY, _STRONGEST_REPETITION_PENALTY)[rows]
+    said = logits[rows, token_ids]
+    # A token that was said often is written often, each time with the same value.
+    logits[rows, token_ids] = torch.where(said > 0, said / penalties, said * penalties)
+
+
+def _penalize_output(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
+    """Subtract from the tokens of the output: presence once, frequency as often as they occur (OpenAI's definition)."""
+    outputs = {
+        row: sequence.token_ids[sequence.num_prompt_tokens :]
+        for row, sequence in enumerate(sequences)
+        if sequence.params.presence_penalty or sequence.params.frequency_penalty
+    }
+    if not outputs:
+        return
+    rows, token_ids = _entries(outputs, logits)
+    vocab_size = logits.shape[-1]
+    entries, counts = torch.unique(rows * vocab_size + token_ids, return_counts=True)
+    rows, token_ids = entries // vocab_size, entries % vocab_size
+    presence = torch.tensor([sequence.params.presence_penalty for sequence in sequences], device=logits.device)
+    frequency = torch.tensor([sequence.params.frequency_penalty for sequence in sequences], device=logits.device)
+    logits[rows, token_ids] -= presence[rows] + frequency[rows] * counts
+
+
+def _forbid_early_ends(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
+    ends = {
+        row: sequence.end_token_ids
+        for row, sequence in enumerate(sequences)
+        if sequence.params.min_tokens > len(sequence.token_ids) - sequence.num_prompt_tokens
+    }
+    if ends:
+        logits[_entries(ends, logits)] = -torch.inf
+
+
+def _entries(token_ids: Mapping[int, Collection[int]], logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows and the columns of ``logits`` that stand for the ``token_ids`` of each row."""
+    lengths = torch.tensor([len(row_ids) for row_ids in token_ids.values()])
+    rows = torch.tensor(list(token_ids)).repeat_interleave(lengths)
+    packed = array("q", chain.from_iterable(token_ids.values()))  # 8 times faster than a tensor of a list, and histories are long
+    columns = torch.frombuffer(packed, dtype=torch.long) if packed else rows  # an empty buffer is an error to torch
+    is_known = (columns >= 0) & (columns < logits.shape[-1])
+    return rows[is_known].to(logits.device), columns[is_known].to(logits.device)

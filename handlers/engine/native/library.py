@@ -1,0 +1,75 @@
+"""Compile a C file for this very processor, once, and load it."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+_FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+_COMPILERS = ("cc", "gcc", "clang")
+_TIMEOUT_S = 120
+
+
+def load_library(source: Path) -> ctypes.CDLL | None:
+    """Return the compiled ``source``; None, with the reason in the log, where it cannot be compiled or loaded.
+
+    The result is kept in a directory that only this user may write (``XDG_CACHE_HOME``), under a name made of the source, the compiler and
+    the processor. Takes about a second the first time.
+    """
+    try:
+        compiler = next(path for name in _COMPILERS if (path := shutil.which(name)))
+        library = _cache_directory() / f"{source.stem}-{_fingerprint(source, compiler)}.so"
+        if not library.exists():
+            _compile(compiler, source, library)
+        return ctypes.CDLL(str(library))
+    except StopIteration:
+        logger.info("no C compiler: %s is not used", source.stem)
+    except subprocess.CalledProcessError as error:
+        logger.info("%s cannot be compiled here and is not used: %s", source.name, error.stderr.strip()[-300:])
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.info("%s is not used: %s", source.name, error)
+    return None
+
+
+def _compile(compiler: str, source: Path, library: Path) -> None:
+    """Write ``library`` whole or not at all, whoever else is compiling it."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        output = Path(scratch, library.name)
+        command = [compiler, *_FLAGS, str(source), "-o", str(output), "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        output.rename(library)
+
+
+def _cache_directory() -> Path:
+    """Return a private directory: what lies in it will be executed. Raises OSError if there is none."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    directory = root / "marquee" / "native"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(f"others may write to {directory}")
+    return directory
+
+
+def _fingerprint(source: Path, compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
+    parts = (source.read_text(), version, _processor(), " ".join(_FLAGS))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """Return what this processor can do: "native" code of one may be illegal on another that shares the home directory."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("flags")), platform.processor())

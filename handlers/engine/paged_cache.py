@@ -1,0 +1,62 @@
+"""Keys and values of every layer in blocks, which sequences may share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handlers.engine.step_layout import AttentionGroup, StepLayout
+
+
+@dataclass(frozen=True, slots=True)
+class KVShape:
+    """What one attention layer keeps of a token."""
+
+    num_heads: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def elements(self) -> int:
+        """Numbers a token."""
+        return self.num_heads * (self.key_dim + self.value_dim)
+
+
+class PagedCache:
+    """A layer's keys are ``(num_blocks, block_tokens, num_heads, key_dim)``, its values alike (vLLM's PagedAttention, Kwon et al. 2023)."""
+
+    def __init__(
+        self, shapes: Sequence[KVShape], num_blocks: int, block_tokens: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        def zeros(num_heads: int, dim: int) -> Tensor:
+            return torch.zeros(num_blocks, block_tokens, num_heads, dim, dtype=dtype, device=device)
+
+        self._keys = [zeros(shape.num_heads, shape.key_dim) for shape in shapes]
+        self._values = [zeros(shape.num_heads, shape.value_dim) for shape in shapes]
+
+    def begin(self, layout: StepLayout) -> None:
+        """Zero the blocks that the step begins: their padding is masked, but a NaN that a former owner left would pass through a mask."""
+        if len(layout.new_blocks):
+            for tensor in (*self._keys, *self._values):
+                tensor.index_fill_(0, layout.new_blocks, 0)
+
+    def clear(self) -> None:
+        """Empty every block."""
+        for tensor in (*self._keys, *self._values):
+            tensor.zero_()
+
+    def write(self, layer: int, layout: StepLayout, key: Tensor, value: Tensor) -> None:
+        """Keep the step's keys and values, ``(num_tokens, num_heads, dim)`` each."""
+        self._keys[layer].flatten(0, 1).index_copy_(0, layout.places, key)
+        self._values[layer].flatten(0, 1).index_copy_(0, layout.places, value)
+
+    def context(self, layer: int, group: AttentionGroup) -> tuple[Tensor, Tensor]:
+        """Return a group's keys and values, gathered from their blocks: ``(num_sequences, num_heads, num_keys, dim)`` each."""
+        return _gather(self._keys[layer], group), _gather(self._values[layer], group)
+
+
+def _gather(blocks: Tensor, group: AttentionGroup) -> Tensor:
+    return blocks[group.block_table].flatten(1, 2)[:, : group.num_keys].transpose(1, 2)

@@ -1,0 +1,58 @@
+"""What each of several engines on one machine computes with: its share of the CPU cores, and of the GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """``cores`` by number, ``gpus`` as in ``CUDA_VISIBLE_DEVICES``; None where a process takes what it finds."""
+
+    cores: tuple[int, ...] | None = None
+    gpus: tuple[str, ...] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make torch see no more than this."""
+        variables = {}
+        if self.cores is not None and "OMP_NUM_THREADS" not in os.environ:
+            variables["OMP_NUM_THREADS"] = str(len(self.cores))
+        if self.gpus is not None:
+            variables["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
+        return variables
+
+
+def place(index: int, count: int) -> Placement:
+    """Return the place of replica ``index`` of ``count``. One alone takes everything; where there are GPUs, the cores stay shared."""
+    if count == 1:
+        return Placement()
+    if gpus := visible_gpus():
+        return Placement(gpus=share(gpus, index, count))
+    return Placement(cores=share(usable_cores(), index, count)) if usable_cores() else Placement()
+
+
+def share(items: Sequence[Item], index: int, count: int) -> tuple[Item, ...]:
+    """Return one of ``count`` nearly equal parts of ``items`` (at least one); with more parts than items, some get the same."""
+    if count >= len(items):
+        return (items[index % len(items)],)
+    return tuple(items[len(items) * index // count : len(items) * (index + 1) // count])
+
+
+def usable_cores() -> list[int]:
+    """Return the cores that this process may run on; none where the system does not say (macOS)."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def visible_gpus() -> list[str]:
+    """Return the NVIDIA GPUs that this process may use, without loading a driver."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    devices = [path for path in Path("/dev").glob("nvidia*") if path.name.removeprefix("nvidia").isdigit()]
+    return [str(index) for index in range(len(devices))]

@@ -1,0 +1,164 @@
+"""The engine process: build the engine that the worker describes, then pass on its orders and the engine's news.
+
+Started by ``launch``. Two threads beside the engine's own: one reads, so that the worker never waits for this process, and ends it when the
+worker is gone; the main thread loads and then writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from typing import NoReturn
+
+from handlers.engine.client import EngineClient, EngineStats, Event
+from handlers.engine.process.protocol import Add, Cancel, Events, FrameReader, Hello, Load, LoadFailed, Message, Report, encode
+from handlers.engine.process.source import EngineSource
+from handlers.errors import RequestError
+
+REPORT_S = 0.2
+"""How often a working engine reports how it is doing."""
+WATCH_S = 0.3
+"""How long after the worker's last message the engine is asked for news; it pauses some time after that."""
+
+_READ_BYTES = 1 << 18
+
+logger = logging.getLogger(__name__)
+
+
+class EngineServer:
+    """Serve one engine to the worker at the other end of ``connection``."""
+
+    def __init__(self, connection: socket.socket, engine: EngineClient) -> None:
+        self._connection = connection
+        self._engine = engine
+        self._heard = threading.Condition()
+        self._heard_s = time.monotonic()
+        self._refused: deque[Event] = deque()  # on its way from one thread to the other
+        self._last_report = EngineStats()
+        self._report_at_s = 0.0
+
+    def serve(self) -> NoReturn:
+        """Write the engine's news until the process ends."""
+        self._send(Hello(self._engine.limits))
+        while True:
+            self._await_watcher()
+            events = self._engine.poll(REPORT_S / 2)
+            while self._refused:
+                events.append(self._refused.popleft())
+            if events:
+                self._send(Events(tuple(events)))
+            self._report()
+
+    def take(self, message: Message) -> None:
+        """Carry out an order; called by the thread that reads."""
+        if isinstance(message, Add):
+            self._add(message)
+        elif isinstance(message, Cancel):
+            self._engine.cancel(message.sequence_id)
+        with self._heard:
+            self._heard_s = time.monotonic()
+            self._heard.notify()
+
+    def _add(self, add: Add) -> None:
+        try:
+            self._engine.add(add.sequence_id, add.prompt_token_ids, add.params, priority=add.priority, max_queue_s=add.max_queue_s)
+        except (RequestError, ValueError) as error:  # The worker has checked the limits, so this is one that it does not know of.
+            logger.warning("the engine refused a sequence that its worker had admitted: %s", error)
+            self._refused.append(Event(add.sequence_id, finish_reason="error", error=str(error)))
+
+    def _await_watcher(self) -> None:
+        with self._heard:
+            if self._is_watched():
+                return
+            self._report(is_last=True)
+            self._heard.wait_for(self._is_watched)
+
+    def _is_watched(self) -> bool:
+        return time.monotonic() - self._heard_s < WATCH_S
+
+    def _report(self, *, is_last: bool = False) -> None:
+        now_s = time.monotonic()
+        if now_s < self._report_at_s and not is_last:
+            return
+        self._report_at_s = now_s + REPORT_S
+        stats = self._engine.stats()
+        if stats != self._last_report:
+            self._last_report = stats
+            self._send(Report(stats))
+
+    def _send(self, message: Message) -> None:
+        self._connection.sendall(encode(message))
+
+
+class _Orders:
+    """Read the worker's messages; the first is ``Load``, and the others go to the server once there is one."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._reader = FrameReader()
+        self.server: EngineServer | None = None
+
+    def await_load(self) -> Load:
+        messages: list[Message] = []
+        while not messages:
+            messages = self._receive()
+        (load,) = messages
+        assert isinstance(load, Load)
+        return load
+
+    def follow(self) -> NoReturn:
+        while True:
+            for message in self._receive():
+                if self.server is not None:
+                    self.server.take(message)
+
+    def _receive(self) -> list[Message]:
+        try:
+            data = self._connection.recv(_READ_BYTES)
+        except ConnectionError:
+            data = b""
+        if not data:
+            os._exit(0)  # The worker is gone, or wants us gone; whatever the engine is doing now is of no use to anybody.
+        return self._reader.feed(data)
+
+
+def main(connection_fd: int) -> None:
+    """Serve the worker at the other end of the socket ``connection_fd``."""
+    _die_with_the_worker()
+    # As TorchServe sets up its workers: what a process prints goes to the model's log.
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    connection = socket.socket(fileno=connection_fd)
+    connection.set_inheritable(False)
+    orders = _Orders(connection)
+    load = orders.await_load()
+    threading.Thread(target=orders.follow, name="orders", daemon=True).start()
+    try:
+        engine = EngineSource(**load.source).build()
+    except Exception as error:
+        logger.exception("the engine could not be loaded")
+        connection.sendall(encode(LoadFailed.from_error(error)))
+        sys.exit(1)
+    orders.server = EngineServer(connection, engine)
+    try:
+        orders.server.serve()
+    except ConnectionError:
+        os._exit(0)
+
+
+def _die_with_the_worker() -> None:
+    """Leave Ctrl-C, which reaches the whole process group, to the worker, and have the kernel end this process with it (prctl(2))."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

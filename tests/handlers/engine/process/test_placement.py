@@ -1,0 +1,45 @@
+"""Replicas divide cores and GPUs among themselves; one alone is left alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handlers.engine.process import placement
+from handlers.engine.process.placement import Placement, place, share, visible_gpus
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_shares_cover_everything_and_overlap_only_where_they_must(num_items: int, count: int) -> None:
+    items = list(range(num_items))
+    shares = [share(items, index, count) for index in range(count)]
+    assert all(shares)
+    if count <= num_items:
+        assert [item for part in shares for item in part] == items
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_replica_takes_everything() -> None:
+    assert place(0, 1) == Placement()
+    assert Placement().environment() == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no core sets")
+def test_without_gpus_the_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(placement, "usable_cores", lambda: [0, 1, 4, 5])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [place(index, 2).cores for index in range(2)] == [(0, 1), (4, 5)]
+    assert place(1, 2).environment() == {"OMP_NUM_THREADS": "2"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert place(1, 2).environment() == {}
+
+
+def test_gpus_are_divided_as_the_operator_named_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc,5,7")
+    assert visible_gpus() == ["2", "GPU-abc", "5", "7"]
+    assert [place(index, 2) for index in range(2)] == [Placement(gpus=("2", "GPU-abc")), Placement(gpus=("5", "7"))]
+    assert place(1, 4).environment() == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
