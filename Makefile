@@ -15,13 +15,14 @@ NAME  = $(if $(filter $(TINYCHAT),$(MODEL)),tinychat)
 # Packages of another Python have no business in the virtual environment.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup serve test check bench clean
+.PHONY: help setup serve test check bench bench-peers clean
 help:
 	@echo "make setup                      install into $(VENV)/"
 	@echo "make serve [MODEL= PORT= NAME=] serve tinychat, or a model of your own, until Ctrl-C"
 	@echo "make test                       checks, then the tests"
 	@echo "make check                      ruff and mypy"
 	@echo "make bench                      a short run of every benchmark"
+	@echo "make bench-peers [CACHE= OUT=]  install the peers (needs a C++ compiler, an hour on two cores) and run all beside them"
 
 setup: $(STAMP)
 	@:
@@ -39,6 +40,14 @@ check: setup
 bench: setup
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m tests.bench
+
+# CACHE: where peers and models are kept, gigabytes; OUT: JSON and plots.
+CACHE = $(HOME)/.cache/marquee-bench
+OUT   = build/bench
+bench-peers: setup
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m tests.bench.serving_bench --models m15,m135,tinychat --contestants all --install --cache $(CACHE) --out $(OUT)
+	$(BIN)/python -m tests.bench.prefix_bench --models m15,m135 --contestants all --cache $(CACHE) --out $(OUT)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

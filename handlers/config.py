@@ -36,13 +36,13 @@ class TokenizerConfig:
 class EngineConfig:
     """What runs the model, and its sizes: lengths in tokens, queues in requests, memory in GiB.
 
-    ``name`` "continuous" is our own engine, "generate" runs transformers' ``generate`` over static batches, "auto" the first where it can run
-    the model and else the second. ``process``: in a child process of the worker, of which there are ``replicas``; each holds the weights, and
-    one that finishes no step for ``step_timeout_s`` while it has work is restarted.
-    ``max_model_len`` None is the model's own. ``kv_memory_gib`` (of each replica) None is, on a CPU, the smaller of 4 GiB and a quarter of free
-    memory. ``num_threads`` None is, on a CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an
-    accelerator's total memory that weights and KV cache may take together. ``prefix_caching`` keeps the blocks of finished sequences for
-    prompts that begin alike. ``native_kernels``: compile small C kernels where there is a compiler.
+    ``name`` "continuous" is our own engine, "generate" runs transformers' ``generate`` over static batches, "auto" the first where it can
+    run the model and else the second. ``process``: in a child process of the worker, of which there are ``replicas``; each holds the
+    weights, and one that finishes no step for ``step_timeout_s`` while it has work is restarted. ``max_model_len`` None is the model's own.
+    ``kv_memory_gib`` (of each replica) None is, on a CPU, the smaller of 4 GiB and a quarter of free memory. ``num_threads`` None is, on a
+    CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an accelerator's total memory that weights
+    and KV cache may take together. ``prefix_caching`` keeps the blocks of finished sequences for prompts that begin alike.
+    ``native_kernels``: compile small C kernels where there is a compiler.
     """
 
     name: Literal["auto", "continuous", "generate"] = "auto"
@@ -79,8 +79,8 @@ class StreamConfig:
 class LimitsConfig:
     """Limits beyond what the model itself can take.
 
-    ``max_prompt_tokens`` of one request; ``max_queued_tokens`` of the prompts of all that wait (beyond it: 429); ``max_queue_s`` is how long a
-    request may wait that does not say so itself.
+    ``max_prompt_tokens`` of one request; ``max_queued_tokens`` of the prompts of all that wait (beyond it: 429); ``max_queue_s`` is how
+    long a request may wait that does not say so itself.
     """
 
     max_prompt_tokens: int | None = Field(default=None, ge=1)

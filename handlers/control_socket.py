@@ -11,9 +11,12 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 import socket
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 from typing import Any
@@ -24,6 +27,7 @@ Commands = Mapping[str, Callable[..., Any]]
 """What each command does, with the other members of the JSON object as keyword arguments; results are JSON values."""
 
 _MAX_LINE_BYTES = 1 << 20
+_MAX_PATH_BYTES = 100
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +38,9 @@ class ControlSocket:
     def __init__(self, path: Path, commands: Commands) -> None:
         path.unlink(missing_ok=True)
         try:
-            self._server = _Server(str(path), _Conversation)
-        except OSError as error:  # A path of more than about 100 characters, for one.
+            with _address(path) as address:
+                self._server = _Server(address, _Conversation)
+        except OSError as error:
             raise ConfigError(f"cannot open the control socket {path}: {error}; set TMPDIR to a directory with a short path") from None
         self._server.commands = commands
         self._path = path
@@ -53,7 +58,8 @@ def send_command(path: Path, command: str, *, timeout_s: float = 10.0, **argumen
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(timeout_s)
-            connection.connect(str(path))
+            with _address(path) as address:
+                connection.connect(address)
             connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
             line = connection.makefile("rb").readline()
     except OSError as error:
@@ -64,6 +70,19 @@ def send_command(path: Path, command: str, *, timeout_s: float = 10.0, **argumen
     if "error" in answer:
         raise MarqueeError(answer["error"])
     return answer["result"]
+
+
+@contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """Yield a name of the socket that is short enough (107 bytes, unix(7)); Linux has a short one for every directory."""
+    if len(os.fsencode(path)) <= _MAX_PATH_BYTES or sys.platform != "linux":
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 class _Server(ThreadingUnixStreamServer):

@@ -12,14 +12,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from handlers.engine.client import EngineClient, Event
-from handlers.errors import Failed, Overloaded, Unavailable
+from handlers.errors import Unavailable
 from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import Incoming, Reply
 from handlers.hooks import HandlerHooks
-from handlers.requests import Delta, FinishReason, Request
+from handlers.live import LiveChoice, LiveRequest
+from handlers.requests import Request
 from handlers.stages import run_observer, run_stage
 from handlers.telemetry import EngineGauges
 from handlers.text.output import TextOutput
@@ -39,33 +40,6 @@ class Cadence:
     poll_s: float = 0.015
 
 
-@dataclass(eq=False, slots=True)
-class _Sequence:
-    """A choice that the engine works on."""
-
-    live: _Live
-    request: Request
-    output: TextOutput
-    is_running: bool = True
-    """Whether the engine may still generate for it."""
-
-
-@dataclass(eq=False, slots=True)
-class _Live:
-    """A client's request whose answer has begun."""
-
-    exchange: Exchange
-    is_finished: bool = False
-    sequences: list[_Sequence] = field(default_factory=list)
-    num_sent_tokens: int = 0
-    num_confirmed_tokens: int = 0
-    """Tokens generated when the client was last known to be there: a message only shows that the one before it was not the last."""
-
-    @property
-    def num_tokens(self) -> int:
-        return sum([sequence.output.num_tokens for sequence in self.sequences])
-
-
 class ContinuousDriver:
     """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises."""
 
@@ -78,8 +52,8 @@ class ContinuousDriver:
         self._engine = engine
         self._new_output = new_output
         self._cadence = cadence
-        self._live: dict[str, _Live] = {}
-        self._sequences: dict[str, _Sequence] = {}
+        self._live: dict[str, LiveRequest] = {}
+        self._choices: dict[str, LiveChoice] = {}
         self._gauges = EngineGauges(handler.report)
         self._gauges_due_s = 0.0
 
@@ -88,9 +62,10 @@ class ContinuousDriver:
         self._cancel_vanished({incoming.id for incoming in batch})
         admitted = {incoming.id: self._admit(incoming) for incoming in batch if incoming.id not in self._live}
         self._collect(0.0 if admitted else self._cadence.poll_s)
-        now_s = time.monotonic()
+        now_s, was_busy = time.monotonic(), bool(self._live)
         replies = [admitted.get(incoming.id) or self._next_reply(incoming.id, now_s) for incoming in batch]
-        if now_s >= self._gauges_due_s or not self._live:  # Once all have gone there may be no call for a long time.
+        is_done = was_busy and not self._live  # There may be no call for a long time.
+        if is_done or now_s >= self._gauges_due_s:
             self._gauges_due_s = now_s + _GAUGES_EVERY_S
             self._report_gauges()
         return replies
@@ -136,11 +111,11 @@ class ContinuousDriver:
                 run_stage(self._handler.postprocess, [request])
 
     def _open(self, exchange: Exchange) -> Reply:
-        live = _Live(exchange, is_finished=exchange.is_finished)
+        live = LiveRequest(exchange, is_finished=exchange.is_finished)
         for request in exchange.requests:
-            sequence = _Sequence(live, request, self._new_output(request), is_running=not request.is_finished)
-            live.sequences.append(sequence)
-            self._sequences[request.sequence_id] = sequence
+            choice = LiveChoice(live, request, self._new_output(request), is_running=not request.is_finished)
+            live.choices.append(choice)
+            self._choices[request.sequence_id] = choice
         self._live[exchange.requests[0].id] = live
         return exchange.open()
 
@@ -158,7 +133,7 @@ class ContinuousDriver:
                 return
             now_s = time.monotonic()
 
-    def _due_s(self, live: _Live) -> float:
+    def _due_s(self, live: LiveRequest) -> float:
         """Return when the next message is due, on the monotonic clock."""
         if live.is_finished:
             return 0.0
@@ -169,47 +144,22 @@ class ContinuousDriver:
             return self._engine.poll(timeout_s)
         except Exception:
             logger.exception("the engine cannot be asked for news: failing all requests that it works on")
-            return [Event(sequence_id, finish_reason="error", error=_ENGINE_LOST) for sequence_id in self._sequences]
+            return [Event(sequence_id, finish_reason="error", error=_ENGINE_LOST) for sequence_id in self._choices]
 
-    def _take(self, event: Event) -> _Live | None:
+    def _take(self, event: Event) -> LiveRequest | None:
         """Take in an event and return the request that it is about, if it is of interest."""
-        sequence = self._sequences.get(event.sequence_id)
-        if sequence is None or sequence.request.is_finished:
+        choice = self._choices.get(event.sequence_id)
+        if choice is None or choice.request.is_finished:
             return None  # Cancelled, or stopped by a stop string: what the engine still had in hand.
-        sequence.is_running = event.finish_reason is None
-        run_stage(lambda _: self._advance(sequence, event), [sequence.request])
-        if sequence.request.is_finished:
-            self._stop(sequence)
-            sequence.live.is_finished = sequence.live.exchange.is_finished
-            sequence.live.exchange.has_news = True
-        return sequence.live
+        choice.take(event, self._handler)
+        if choice.request.is_finished:
+            self._stop(choice)
+        return choice.live
 
-    def _advance(self, sequence: _Sequence, event: Event) -> None:
-        """Take in an event of a live choice. Whatever the tokenizer or a hook raises fails the request."""
-        request, output = sequence.request, sequence.output
-        if event.token_ids and request.first_token_s is None:
-            request.first_token_s = time.time()
-        if event.start is not None:
-            request.queue_s, request.num_cached_tokens = event.start.queue_s, event.start.num_cached_tokens
-        text = output.push(event.token_ids, event.num_stop_tokens, event.logprobs)
-        request.num_generated_tokens = output.num_tokens
-        reason: FinishReason | None = "stop" if output.is_stopped else event.finish_reason
-        if reason is not None:
-            text += output.finish()
-        if event.logprobs or reason is not None:
-            request.tokens += output.take_tokens()
-        if text:
-            self._handler.emit(request, Delta(text))
-        if reason is None or request.error is not None:
-            return
-        _check_ending(reason, event.error)
-        request.finish_reason = reason
-        self._handler.postprocess([request])
-
-    def _stop(self, sequence: _Sequence) -> None:
-        if sequence.is_running:
-            sequence.is_running = False
-            self._engine.cancel(sequence.request.sequence_id)
+    def _stop(self, choice: LiveChoice) -> None:
+        if choice.is_running:
+            choice.is_running = False
+            self._engine.cancel(choice.request.sequence_id)
 
     def _next_reply(self, request_id: str, now_s: float) -> Reply | None:
         live = self._live[request_id]
@@ -219,30 +169,24 @@ class ContinuousDriver:
             return reply
         if self._due_s(live) > now_s:
             return None
-        live.num_confirmed_tokens, live.num_sent_tokens = live.num_sent_tokens, live.num_tokens
-        return live.exchange.flush()
+        live.note_sent()
+        reply = live.exchange.flush()
+        live.is_finished = live.exchange.error is not None  # What an author has made of the text may be impossible to encode.
+        return reply
 
-    def _close(self, request_id: str, live: _Live) -> None:
+    def _close(self, request_id: str, live: LiveRequest) -> None:
         """Forget a request whose fate is known, whatever the engine still does for it."""
         del self._live[request_id]
-        for sequence in live.sequences:
-            self._stop(sequence)
-            del self._sequences[sequence.request.sequence_id]
-            run_observer(self._handler.record, sequence.request)
+        for choice in live.choices:
+            self._stop(choice)
+            del self._choices[choice.request.sequence_id]
+            run_observer(self._handler.record, choice.request)
 
     def _report_gauges(self) -> None:
         try:
             self._gauges.report(asdict(self._engine.stats()))
         except Exception:
             logger.exception("the engine's gauges could not be reported")
-
-
-def _check_ending(reason: FinishReason, error: str | None) -> None:
-    """Raise what the client is told of a sequence that did not end by itself."""
-    if reason == "expired":
-        raise Overloaded("this request waited as long as it may and was not begun; send it again later", code="queue_timeout")
-    if reason not in ("stop", "length"):
-        raise Failed(error or "the engine gave this request up; send it again")
 
 
 def _is_handed_over(incoming: Incoming) -> bool:

@@ -18,13 +18,13 @@ Message = dict[str, Any]
 class SamplingParams:
     """How one sequence is sampled; neutral values mean "off".
 
-    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep the whole vocabulary. ``repetition_penalty`` divides the logits of
-    tokens of prompt and output (Keskar et al. 2019); ``presence_penalty`` and ``frequency_penalty`` are subtracted for tokens of the output
-    (OpenAI). ``logit_bias`` are pairs of token id and what is added to its logit. ``seed`` None draws a fresh one; a given seed makes
-    the output reproducible whatever else is in the batch. ``stop`` strings are matched in the decoded text, ``stop_token_ids`` before it;
-    no token ends a sequence before it has ``min_tokens`` generated ones.
-    ``max_tokens`` None means the handler's ``generation.max_new_tokens``; it is a number once the request is rendered.
-    ``logprobs`` None reports none, 0 that of each token, n > 0 also those of the n most likely ones, all of the model's own distribution.
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 keep the whole vocabulary. ``repetition_penalty`` divides the
+    logits of tokens of prompt and output (Keskar et al. 2019); ``presence_penalty`` and ``frequency_penalty`` are subtracted for tokens of
+    the output (OpenAI). ``logit_bias`` are pairs of token id and what is added to its logit. ``seed`` None draws a fresh one; a given seed
+    makes the output reproducible whatever else is in the batch. ``stop`` strings are matched in the decoded text, ``stop_token_ids`` before
+    it; no token ends a sequence before it has ``min_tokens`` generated ones. ``max_tokens`` None means the handler's
+    ``generation.max_new_tokens``; it is a number once the request is rendered. ``logprobs`` None reports none, 0 that of each token, n > 0
+    also those of the n most likely ones, all of the model's own distribution.
     """
 
     max_tokens: int | None = None

@@ -69,7 +69,7 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
         if len(exchanges) == 1:
             _stream_at_once(exchanges[0], context)
         run_stage(self.inference, _unfinished(live))
-        run_stage(self.postprocess, [request for exchange in live for request in exchange.requests])
+        run_stage(self.postprocess, _requests(live))
         for exchange in exchanges:
             for request in exchange.requests:
                 run_observer(self.record, request)
@@ -104,8 +104,13 @@ def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], co
         raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml: all that may run, wait or be refused")
 
 
+def _requests(exchanges: Sequence[Exchange]) -> list[Request]:
+    """Return the requests of the clients none of whose choices has failed."""
+    return [request for exchange in exchanges if exchange.error is None for request in exchange.requests]
+
+
 def _unfinished(exchanges: Sequence[Exchange]) -> list[Request]:
-    return [request for exchange in exchanges for request in exchange.requests if not request.is_finished]
+    return [request for request in _requests(exchanges) if not request.is_finished]
 
 
 def _stream_at_once(exchange: Exchange, context: Any) -> None:

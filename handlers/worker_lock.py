@@ -52,12 +52,13 @@ def claim_only_worker(model: str, version: str) -> WorkerClaim:
     return WorkerClaim(directory, lock)
 
 
-def worker_directory(frontend_pid: int, model: str, version: str) -> Path:
+def worker_directory(frontend_pid: int, model: str, version: str, temp: Path | None = None) -> Path:
     """Return ``<temp>/marquee-<uid>/<frontend pid>/<model>-<version>``; what lies there is open to this user only.
 
-    The frontend is the parent of its workers. The directory itself is there once a worker has claimed the model.
+    The frontend is the parent of its workers; ``temp`` is their temp directory, by default that of this process. The directory itself is
+    there once a worker has claimed the model.
     """
-    root = Path(tempfile.gettempdir(), f"marquee-{os.getuid()}")
+    root = Path(temp or tempfile.gettempdir(), f"marquee-{os.getuid()}")
     root.mkdir(mode=0o700, exist_ok=True)
     if root.stat().st_uid != os.getuid():
         raise ConfigError(f"{root} belongs to another user; remove it, or set TMPDIR to a directory of your own")

@@ -7,10 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from handlers.engine.client import Event
 from handlers.errors import InvalidRequest, Overloaded
-from handlers.requests import SamplingParams
+
+if TYPE_CHECKING:
+    from handlers.engine.client import Event
+    from handlers.requests import SamplingParams
 
 _RECENT_ENDS = 64
 _LONGEST_RETRY_S = 60

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 class BlockPool:
     """Blocks ``0 .. num_blocks - 1``, each of which is free, cached or owned. Not thread-safe.
 
-    An owned block has a reference count. Once what it holds is known by a key, it can be found and shared, and its last owner leaves it
-    behind as cached, for as long as nobody needs the room: the least recently used goes first. With ``keeps_unused`` False it is free at once.
+    An owned block has a reference count. Once what it holds is known by a key, it can be found and shared. When its last owner leaves it is
+    cached until the room is needed, the least recently used first; with ``keeps_unused`` False it is free at once.
     """
 
     def __init__(self, num_blocks: int, *, keeps_unused: bool = True) -> None:
@@ -89,7 +89,7 @@ class BlockPool:
         return block in self._cached
 
     def check_integrity(self, owned: Iterable[int]) -> None:
-        """Raise RuntimeError unless every block is free, cached or in ``owned`` (once an owner), and all that is known by a key is findable."""
+        """Raise RuntimeError unless every block is free, cached, or in ``owned`` once for each owner, and keys lead to their blocks."""
         owners = Counter(owned)
         if sorted([*self._free, *self._cached, *owners]) != list(range(self.num_blocks)):
             raise RuntimeError(f"free {self._free}, cached {list(self._cached)} and owned {dict(owners)} are no partition of the blocks")

@@ -32,11 +32,13 @@ def build_engine_client(
     from handlers.engine.thread import ThreadClient
 
     if config.name != "generate":
+        own_attention = model.config._attn_implementation
         try:
             return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens))
         except Unfit as error:
             if config.name == "continuous":
                 raise ConfigError(f"{error}. Set handler.engine.name: generate") from error
+            model.set_attn_implementation(own_attention)
             logger.warning("%s; it runs on transformers' generate instead, in batches that do not grow", error)
     return ThreadClient(build_generate_engine(model, config, eos_token_ids=eos_token_ids, max_queued_tokens=max_queued_tokens))
 
@@ -78,4 +80,4 @@ def _build_continuous_engine(
 
 def _trial_step(num_blocks: int) -> StepPlan:
     """Return a step of a few sequences at once, as an engine with something to do makes it."""
-    return StepPlan(tuple(Chunk(f"trial {block}", 0, (0,), (block,), samples=True) for block in range(min(num_blocks, 8))))
+    return StepPlan(tuple(Chunk(f"trial {block}", 0, (0,), [block], samples=True) for block in range(min(num_blocks, 8))))

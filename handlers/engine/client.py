@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class Event:
     """What happened to one sequence since the last poll.
 
-    ``token_ids`` are newly generated, in order, and ``logprobs`` theirs if they were asked for. The last ``num_stop_tokens`` (0 or 1) of them
-    ended the sequence (an eos or stop token): they count as generated but are no text. ``finish_reason`` is set on exactly one event of a
-    sequence, its last: "expired" when it waited longer than it was allowed to, and ``error`` comes with "error" and is fit for a client.
-    ``start`` is on the event with the first token.
+    ``token_ids`` are newly generated, in order, and ``logprobs`` theirs if they were asked for. The last ``num_stop_tokens`` (0 or 1) of
+    them ended the sequence (an eos or stop token): they count as generated but are no text. ``finish_reason`` is set on exactly one event
+    of a sequence, its last: "expired" when it waited longer than it was allowed to, and ``error`` comes with "error" and is fit for a
+    client. ``start`` is on the event with the first token.
     """
 
     sequence_id: str
@@ -85,10 +85,10 @@ class EngineClient(Protocol):
     ) -> None:
         """Admit a sequence; its events follow from ``poll``.
 
-        Waiting sequences start in the order of ``priority`` (the lowest first), then of arrival. One that still waits after ``max_queue_s`` is
-        never run: its only event is "expired". Raises InvalidRequest (empty prompt, a token id outside the vocabulary, a length that never
-        fits), Overloaded (no room, in requests or in tokens) or Unavailable (draining or closed). An error here is the only answer: no event
-        follows.
+        Waiting sequences start in the order of ``priority`` (the lowest first), then of arrival. One that still waits after ``max_queue_s``
+        is never run: its only event is "expired". Raises InvalidRequest (empty prompt, a token id outside the vocabulary, a length that
+        never fits), Overloaded (no room, in requests or in tokens) or Unavailable (draining or closed). An error here is the only answer:
+        no event follows.
         """
         ...
 

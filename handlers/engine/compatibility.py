@@ -42,19 +42,17 @@ class Adoption:
 
 @torch.inference_mode()
 def adopt(model: PreTrainedModel) -> Adoption:
-    """Put our attention into ``model`` and learn the shapes of its KV cache; raises Unfit, and leaves alone, what the engine cannot run."""
+    """Put our attention into ``model`` and learn the shapes of its KV cache; raises Unfit for a model that the engine cannot run."""
     _check_architecture(model)
     probe = tuple(token_id % model.config.get_text_config().vocab_size for token_id in range(3, 3 + _PROBE_TOKENS))
     token_ids = torch.tensor([probe], device=model.device)
     positions = torch.arange(_PROBE_TOKENS, device=model.device)[None]
     layers = _LayerProbe()
-    own_attention = model.config._attn_implementation
     try:
         logits = model(input_ids=token_ids, position_ids=positions, use_cache=False).logits[0, -1].float()
         replace_attention(model)
         forward(model, token_ids, positions, layers, positions[0, -1:])
     except Exception as error:  # whatever a foreign model raises
-        model.set_attn_implementation(own_attention)
         raise _unfit(model, str(error)) from error
     shapes, scorings = layers.in_order(model)
     return Adoption(shapes, scorings, probe, logits)
@@ -63,7 +61,7 @@ def adopt(model: PreTrainedModel) -> Adoption:
 def check_runner(model: PreTrainedModel, runner: Runner, adoption: Adoption) -> None:
     """Raise Unfit unless ``runner``, fed in chunks, agrees with what the model computed on its own. Leaves the runner empty."""
     probe = adoption.probe
-    blocks = range(runner.num_blocks)
+    blocks = list(range(-(-_PROBE_TOKENS // runner.block_tokens)))
     try:
         for start, end in ((0, 3), (3, _PROBE_TOKENS - 1), (_PROBE_TOKENS - 1, _PROBE_TOKENS)):
             logits = runner.run(StepPlan((Chunk("probe", start, probe[start:end], blocks, samples=True),)))

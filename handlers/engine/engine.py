@@ -159,7 +159,7 @@ class Engine:
             raise RuntimeError("the scheduler has lost a sequence, or keeps one that has ended")
 
     def _run(self, plan: StepPlan) -> tuple[StepPlan, Tensor]:
-        """Run ``plan``, or what it has beside prompts where those fail: a step may be repeated, it writes the same keys and values again."""
+        """Run ``plan``, or what is in it beside prompts if it fails with them. Decodes may be repeated: they write the same again."""
         try:
             return plan, self._runner.run(plan)
         except Exception:
@@ -173,14 +173,14 @@ class Engine:
         sampling = []
         for chunk in plan.chunks:
             sequence = self._sequences[chunk.sequence_id]
-            self._scheduler.advance(sequence, chunk)
+            self._cache.advance(sequence, chunk.end)
             if chunk.samples:
                 sampling.append(sequence)
         return [self._take(sequence, drawn) for sequence, drawn in zip(sampling, sample(logits, sampling), strict=True)]
 
     def _take(self, sequence: Sequence, drawn: Sample | None) -> Event:
         if drawn is None:
-            self._scheduler.distrust(sequence)
+            self._cache.distrust(sequence)
             return self._end(sequence, "error", INVALID_LOGITS)
         sequence.append(drawn.token_id)
         if sequence.finish_reason is not None:

@@ -64,8 +64,8 @@ class LeanRunner:
     def _heads(self, layer: LayerParts, qkv: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return query, key and value, ``(1, num_heads, num_tokens, head_dim)`` each."""
         parts = self._parts
-        heads = qkv.unflatten(-1, (-1, parts.head_dim))
-        query, key, value = heads.split([parts.num_heads, parts.num_kv_heads, parts.num_kv_heads], dim=1)
+        heads = qkv.view(len(qkv), -1, parts.head_dim)
+        query, key, value = torch.split(heads, [parts.num_heads, parts.num_kv_heads, parts.num_kv_heads], dim=1)
         if layer.query_norm is not None and layer.key_norm is not None:
             query, key = self._normalize(query, layer.query_norm), self._normalize(key, layer.key_norm)
         query, key = _rotate(query, *rotation), _rotate(key, *rotation)
@@ -87,13 +87,15 @@ def _beside(modules: tuple[nn.Module, ...]) -> Callable[[Tensor], Tensor]:
         return modules[0]
     if not all(type(module) is nn.Linear for module in modules):
         return lambda inputs: torch.cat([module(inputs) for module in modules], dim=-1)
-    weight = _fuse([module.weight for module in modules])
-    bias = _fuse([module.bias for module in modules]) if modules[0].bias is not None else None
+    weight = _fuse([module.get_parameter("weight") for module in modules])
+    bias = _fuse([module.get_parameter("bias") for module in modules]) if modules[0].bias is not None else None
     return lambda inputs: functional.linear(inputs, weight, bias)
 
 
-def _fuse(tensors: list[Tensor]) -> Tensor:
-    fused = torch.cat([tensor.data for tensor in tensors])
-    for tensor, view in zip(tensors, fused.split([len(tensor) for tensor in tensors]), strict=True):
-        tensor.data = view
+def _fuse(parameters: list[nn.Parameter]) -> Tensor:
+    fused = torch.cat([parameter.data for parameter in parameters])
+    start = 0
+    for parameter in parameters:
+        parameter.data = fused[start : start + len(parameter)]
+        start += len(parameter)
     return fused

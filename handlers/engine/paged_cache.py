@@ -28,9 +28,7 @@ class KVShape:
 class PagedCache:
     """A layer's keys are ``(num_blocks, block_tokens, num_heads, key_dim)``, its values alike (vLLM's PagedAttention, Kwon et al. 2023)."""
 
-    def __init__(
-        self, shapes: Sequence[KVShape], num_blocks: int, block_tokens: int, dtype: torch.dtype, device: torch.device
-    ) -> None:
+    def __init__(self, shapes: Sequence[KVShape], num_blocks: int, block_tokens: int, dtype: torch.dtype, device: torch.device) -> None:
         def zeros(num_heads: int, dim: int) -> Tensor:
             return torch.zeros(num_blocks, block_tokens, num_heads, dim, dtype=dtype, device=device)
 

@@ -1,4 +1,4 @@
-"""Give sequences their KV blocks: shared ones for as much of their beginning as is computed already, and blocks of their own for the rest."""
+"""Give sequences their KV blocks: shared ones where their beginning is computed already, blocks of their own for the rest."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ class PrefixCache:
         for block_hash in self._hashes(sequence)[len(shared) :]:
             self._computing.setdefault(block_hash, sequence)
         return True
+
+    def may_grow(self, sequence: Sequence) -> bool:
+        """Whether ``sequence`` can come to need more blocks than it has; the last token of all is never computed."""
+        return len(sequence.block_ids) * self._block_tokens < sequence.max_len - 1
 
     def grow(self, sequence: Sequence) -> bool:
         """Give ``sequence`` the blocks that its tokens need and it does not have; False if one is missing."""

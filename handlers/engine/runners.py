@@ -36,9 +36,7 @@ def choose_runner(model: PreTrainedModel, adoption: Adoption, capacity: Capacity
     raise AssertionError("there is a runner for any model")
 
 
-def _candidates(
-    model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig
-) -> Iterator[Callable[[], Runner]]:
+def _candidates(model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig) -> Iterator[Callable[[], Runner]]:
     """Yield runners in the order of their speed."""
     num_blocks, block_tokens = capacity.num_blocks, config.block_tokens
     parts = take_apart(model, adoption.scorings, capacity.max_model_len)

@@ -49,10 +49,10 @@ class StepPlan:
 class Scheduler:
     """Iteration-level scheduling in the order of rank (Orca, Yu et al. 2022; chunked prefill: Sarathi, Agrawal et al. 2023).
 
-    Every running sequence with one pending token takes part in every step. Prompts share ``prefill_chunk_tokens`` a step, so that a long one
-    never stalls the running streams. A sequence starts when there are blocks for all its tokens and one to spare for each running sequence;
-    one whose next block is just being computed by another waits for it and shares it. When a running sequence needs a block and there is
-    none, the one of the highest rank is preempted: it gives up its blocks, waits at its old place, and is computed again later.
+    Every running sequence with one pending token takes part in every step. Prompts share ``prefill_chunk_tokens`` a step, so that a long
+    one never stalls the running streams. A sequence starts when there are blocks for all its tokens and one to spare for each running one
+    that may grow; if another is just computing the block that it needs next, it waits for that and shares it. When a running sequence needs
+    a block and there is none, the last in rank is preempted: it gives up its blocks, waits at its old place, and is computed again later.
     Not thread-safe; has no clock of its own.
     """
 
@@ -100,10 +100,6 @@ class Scheduler:
         for sequence in self._waiting:
             sequence.rewind()
 
-    def distrust(self, sequence: Sequence) -> None:
-        """Let nobody share what ``sequence`` has computed: it may be invalid."""
-        self._cache.distrust(sequence)
-
     def expired(self, now_s: float) -> list[Sequence]:
         """Return the sequences that have waited too long to be started; the caller removes them."""
         return [sequence for sequence in self._waiting if sequence.deadline_s <= now_s and sequence.started_s is None]
@@ -113,13 +109,9 @@ class Scheduler:
         return min((sequence.deadline_s for sequence in self._waiting if sequence.started_s is None), default=math.inf)
 
     def schedule(self, now_s: float) -> StepPlan:
-        """Plan the next step; no chunks when there is nothing to do. The caller calls ``advance`` for each chunk that has been computed."""
+        """Plan the next step; no chunks when there is nothing to do. The caller tells the cache which chunks have been computed."""
         decodes = tuple(self._decodes())
         return StepPlan((*decodes, *self._prefills(now_s)))
-
-    def advance(self, sequence: Sequence, chunk: Chunk) -> None:
-        """Note that a chunk of ``sequence`` has been computed."""
-        self._cache.advance(sequence, chunk.end)
 
     def check_integrity(self) -> None:
         """Raise RuntimeError unless every block is free, cached, or owned by running sequences, with the right reference counts."""
@@ -127,6 +119,8 @@ class Scheduler:
         for sequences in (self._waiting, self._running):
             if sequences != sorted(sequences, key=_rank):
                 raise RuntimeError("sequences are out of order")
+        if any(sequence.num_computed or sequence.block_ids for sequence in self._waiting):
+            raise RuntimeError("a waiting sequence has blocks, or claims to have computed something")
 
     def _decodes(self) -> Iterator[Chunk]:
         for sequence in self._running:  # may get shorter on the way, from its end
@@ -134,7 +128,7 @@ class Scheduler:
                 yield _chunk(sequence, 1)
 
     def _make_room(self, sequence: Sequence) -> bool:
-        """Get ``sequence`` the block that it needs, from the highest in rank if none is available; False if that is itself."""
+        """Get ``sequence`` the block that it needs, from the last in rank if none is available; False if that is itself."""
         while not self._cache.grow(sequence):
             victim = self._running.pop()
             self._cache.release(victim)
@@ -166,7 +160,7 @@ class Scheduler:
             if self._cache.is_coming(sequence):
                 index += 1
                 continue
-            if not self._cache.begin(sequence, reserve=len(self._running)):
+            if not self._cache.begin(sequence, reserve=sum(map(self._cache.may_grow, self._running))):
                 return
             del self._waiting[index]
             insort(self._running, sequence, key=_rank)

@@ -12,9 +12,9 @@ from handlers.requests import FinishReason, SamplingParams
 class Sequence:
     """A prompt that grows. Belongs to the engine's thread once added.
 
-    The model has read ``token_ids[:num_computed]``: their keys and values lie in ``block_ids``. The rest is pending: some of the prompt, all
-    of a preempted sequence, or the one token that was sampled last. ``max_len`` bounds prompt and generated tokens together; a token in
-    ``end_token_ids`` ends it, too. Times are of a monotonic clock, in seconds.
+    The model has read ``token_ids[:num_computed]``: their keys and values lie in ``block_ids``. The rest is pending: some of the prompt,
+    all of a preempted sequence, or the one token that was sampled last. ``max_len`` bounds prompt and generated tokens together; a token
+    in ``end_token_ids`` ends it, too. Times are of a monotonic clock, in seconds.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Sequence:
 
     # The scheduler's.
     rank: tuple[int, int] = field(init=False, default=(0, 0))
-    """Priority and number of arrival: the lowest goes first, the highest is preempted first."""
+    """Priority and number of arrival: the lowest goes first, the highest gives way first."""
     started_s: float | None = field(init=False, default=None)
     num_cached_tokens: int = field(init=False, default=0)
     """Tokens of the prompt that were computed already when it started."""

@@ -56,9 +56,9 @@ class AttentionGroup:
 class StepLayout:
     """The tensors of one step over ``num_tokens`` tokens.
 
-    ``token_ids`` and ``positions`` are ``(1, num_tokens)``; ``places`` ``(num_tokens,)`` is where each token's keys and values go, counted in
-    tokens over all blocks. ``sampling`` ``(num_sampling_chunks,)`` has the places in the flat row of the tokens that are sampled from, in the
-    order of the plan. ``new_blocks`` hold nothing yet.
+    ``token_ids`` and ``positions`` are ``(1, num_tokens)``; ``places`` ``(num_tokens,)`` is where each token's keys and values go, counted
+    in tokens over all blocks. ``sampling`` ``(num_sampling_chunks,)`` has the places in the flat row of the tokens that are sampled from,
+    in the order of the plan. ``new_blocks`` hold nothing yet.
     """
 
     token_ids: Tensor
@@ -70,7 +70,8 @@ class StepLayout:
 
 
 def lay_out(plan: StepPlan, block_tokens: int, device: torch.device) -> StepLayout:
-    """Flatten a plan: single tokens first, by length of context, so that most attention is one operation; then longer chunks, one by one."""
+    """Flatten a plan: single tokens first, by length of context, so that most attention is one operation; then longer chunks, one by
+    one."""
 
     def tensor(values: Iterable[int]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.long, device=device)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from handlers.engine.admission import Admission, EngineLimits
 from handlers.engine.client import EngineStats, Event
 from handlers.engine.engine import Engine
+from handlers.engine.inbox import Inbox
 from handlers.engine.meter import Meter
 from handlers.engine.sequence import Sequence
 from handlers.errors import Unavailable
@@ -40,7 +41,7 @@ class ThreadClient:
         self._has_news = threading.Condition(self._lock)  # poll and drain wait here
         self._commands: list[Sequence | str] = []  # a sequence to add, or the id of one to cancel
         self._admission = Admission(engine.limits)
-        self._events: dict[str, Event] = {}  # by sequence, until polled
+        self._inbox = Inbox()  # what has not been polled yet
         self._num_watchers = 0  # calls of poll and drain in progress
         self._last_seen_s = time.monotonic()
         self._engine_stats = engine.stats()
@@ -75,7 +76,7 @@ class ThreadClient:
         with self._lock:
             if self._is_draining or self._is_closed:
                 raise Unavailable(_SHUTTING_DOWN)
-            if sequence_id in self._admission.live or sequence_id in self._events:
+            if sequence_id in self._admission.live or sequence_id in self._inbox:
                 raise ValueError(f"a sequence {sequence_id!r} is live already, or its last event has not been polled")
             self._admission.admit(sequence_id, sequence.num_prompt_tokens)
             self._commands.append(sequence)
@@ -91,10 +92,8 @@ class ThreadClient:
     def poll(self, timeout_s: float) -> list[Event]:
         """Wait for news, at most ``timeout_s``; see EngineClient."""
         with self._watching():
-            self._has_news.wait_for(lambda: self._events or self._is_closed, timeout_s)
-            events = list(self._events.values())
-            self._events.clear()
-            return events
+            self._has_news.wait_for(lambda: len(self._inbox) > 0 or self._is_closed, timeout_s)
+            return self._inbox.take_all()
 
     def stats(self) -> EngineStats:
         """Return a snapshot; see EngineClient."""
@@ -153,17 +152,20 @@ class ThreadClient:
     def _await_turn(self) -> None:
         """Wait for a command, work that somebody watches, or a deadline; cancel what nobody has watched for too long."""
         while not (self._is_closed or self._commands):
+            if not self._admission.live:
+                self._has_work.wait()
+                continue
             silence_s = self._silence_s()
-            if self._admission.live and silence_s < self._idle_pause_s:
+            if silence_s < self._idle_pause_s:
                 return
-            if self._admission.live and silence_s >= self._abandon_after_s:
+            if silence_s >= self._abandon_after_s:
                 logger.warning("nobody asked for news for %.0f s: cancelling %d sequences", silence_s, len(self._admission.live))
                 self._commands.extend(self._admission.live)
                 return
-            expires_in_s = self._engine.next_deadline_s - time.monotonic()
-            if expires_in_s <= 0:
+            wait_s = min(self._abandon_after_s - silence_s, self._engine.next_deadline_s - time.monotonic())
+            if wait_s <= 0:
                 return
-            self._has_work.wait(min(self._abandon_after_s - silence_s, expires_in_s) if self._admission.live else None)
+            self._has_work.wait(wait_s)
 
     def _silence_s(self) -> float:
         return 0.0 if self._num_watchers else time.monotonic() - self._last_seen_s
@@ -197,16 +199,6 @@ class ThreadClient:
         for event in events:
             if event.sequence_id not in self._admission.live:
                 continue  # closed while its step was hanging
-            earlier = self._events.get(event.sequence_id)
-            self._events[event.sequence_id] = _joined(earlier, event) if earlier else event
+            self._inbox.put(event)
             self._admission.note(event)
         self._has_news.notify_all()
-
-
-def _joined(earlier: Event, later: Event) -> Event:
-    return replace(
-        later,
-        token_ids=earlier.token_ids + later.token_ids,
-        logprobs=earlier.logprobs + later.logprobs,
-        start=earlier.start or later.start,
-    )

@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 _SHORT = {
-    "serving_bench": ["--repeats", "1", "--rounds", "2", "--streams", "1,8", "--engine-streams", "32"],
+    "serving_bench": ["--quick", "--streams", "1,8"],
+    "prefix_bench": ["--models", "tinychat", "--prefix-tokens", "600", "--repeats", "1"],
     "startup_bench": ["--repeats", "1"],
     "disconnect_bench": ["--trials", "5"],
 }

@@ -27,6 +27,7 @@ from tests.bench.workload import Job, Tokenizer
 
 MARQUEE, TEXTBOOK, ENGINE = "marquee", "textbook", "engine"
 NAMES = (MARQUEE, ENGINE, TEXTBOOK, *PEERS)
+_WAKE_UP = Job("wake up", 2)  # too short for any prefix cache
 
 
 class Contestant(Protocol):
@@ -57,9 +58,10 @@ class Server:
     processes: ProcessTree
 
     def run(self, jobs: Sequence[Job], streams: int) -> Run:
-        """Put the load on it."""
+        """Put the load on it, after one small request that nobody measures: caches and clocks are cold."""
         self.processes.wake()
         try:
+            run_load(self.api, [_WAKE_UP], streams=1)
             return run_load(self.api, jobs, streams)
         finally:
             self.processes.sleep()

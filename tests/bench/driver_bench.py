@@ -1,6 +1,6 @@
 """Measure what a step costs the worker beside the engine: reading the frontend's message, the driver, and writing the answer.
 
-    python -m tests.bench.driver_bench --streams 64 --steps 300
+    python -m tests.bench.driver_bench --streams 1,8,64 --steps 300
 
 TorchServe's own reader, service and writer run in this process with the default handler; its engine is a stand-in that has one more token
 for every stream at every step, and its socket one half of a pair. The other half, the frontend's, costs nothing here.
@@ -87,7 +87,7 @@ def _measure(num_streams: int, steps: int, profile: bool) -> dict[str, float]:
 
 
 class Worker:
-    """A TorchServe worker in the middle of ``num_streams`` streamed answers; ``step`` does all that it does for one call of the frontend."""
+    """A TorchServe worker in the middle of ``num_streams`` streamed answers; ``step`` does all that one call of the frontend takes."""
 
     def __init__(self, num_streams: int) -> None:
         from ts.service import Service
@@ -109,7 +109,7 @@ class Worker:
         self._connection.close()
 
     def step(self) -> float:
-        """Return the seconds that one call with all streams took."""
+        """Return the processor time that one call with all streams took, in seconds."""
         return self._exchange([(name, _HEADERS, b"") for name in self._ids])
 
     def _exchange(self, requests: Sequence[tuple[str, Any, bytes]]) -> float:

@@ -64,7 +64,7 @@ def server() -> Iterator[FakeServer]:
             seen.prompts.append(str(body["prompt"]))
             num_tokens = 1 if body["prompt"] == "short" else body["max_tokens"]
             events = [
-                {"choices": [{"text": "word "}]},
+                {"choices": [{"text": f"{body['prompt']}: word "}]},
                 {"choices": [{"text": ""}]},
                 {"choices": [], "usage": {"completion_tokens": num_tokens}},
             ]
@@ -88,6 +88,7 @@ def test_every_job_is_done_once_by_no_more_clients_than_asked_for(server: FakeSe
     assert sorted(server.seen.prompts) == sorted(job.prompt for job in jobs)
     assert 1 <= server.seen.most_clients <= 4
     assert [answer.num_tokens for answer in run.answers] == [5] * 40
+    assert [answer.text for answer in run.answers] == [f"{job.prompt}: word " for job in jobs]
     assert all(answer.started_s < answer.text_times_s[0] <= answer.ended_s for answer in run.answers)
 
 
@@ -107,12 +108,21 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
 def test_a_plain_prediction_counts_what_was_asked_for_and_its_first_text_is_its_last(server: FakeServer) -> None:
     [answer] = run_load(Predictions(f"{server.url}/predictions/textbook"), [Job("once upon a time", 7)], streams=1).answers
     assert (answer.num_tokens, answer.text_times_s, answer.error) == (7, (answer.ended_s,), None)
+    assert answer.text == " and so on"
+
+
+def test_servers_differ_in_what_keeps_an_answer_going() -> None:
+    body = Completions("http://server/v1", "llm", {"min_tokens": 5}, {"Connection": "close"}).body(Job("hello", 5))
+    assert body["json"]["min_tokens"] == body["json"]["max_tokens"] == 5
+    assert "ignore_eos" not in body["json"]
+    assert body["headers"] == {"Connection": "close"}
 
 
 def test_figures_of_a_run() -> None:
     answers = (Answer(0.0, 1.0, (0.2, 0.4, 1.0), 5), Answer(0.5, 2.0, (0.6,), 15), Answer(0.0, 0.1, error="500"))
-    figures = Figures.of("ours", Run(2, answers, client_cpu_s=0.5))
+    figures = Figures.of("ours", Run(2, answers, client_cpu_s=0.5), rss_bytes=3 << 20)
     assert (figures.tokens_per_s, figures.num_errors, figures.client_cpu_share) == (10.0, 1, 0.25)
+    assert figures.rss_mib == 3
     assert figures.first_text.p50_ms == pytest.approx(200)
     assert (figures.gap.p50_ms, figures.token.p50_ms) == (pytest.approx(600), pytest.approx(200))
 

@@ -95,6 +95,15 @@ def test_what_a_dead_worker_left_is_replaced(path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_path_that_is_too_long_is_explained(tmp_path: Path) -> None:
+def test_a_long_path_is_no_obstacle(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 120)
+    directory.mkdir()
+    control = ControlSocket(directory / "c.sock", {"ask": lambda: "heard"})
+    assert send_command(directory / "c.sock", "ask") == "heard"
+    control.close()
+    assert not list(directory.iterdir())
+
+
+def test_a_socket_that_cannot_be_opened_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="set TMPDIR"):
-        ControlSocket(tmp_path / ("x" * 120), {})
+        ControlSocket(tmp_path / "missing" / "c.sock", {})

@@ -13,6 +13,7 @@ from handlers.errors import InvalidRequest, Overloaded, RequestError
 from handlers.frontend import Incoming
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, Request, SamplingParams
+from handlers.wire.completions import CompletionCodec, CompletionStream
 from tests.fakes import every_refusal, parse_events
 from tests.handlers.driver_rig import NEVER, ROUTE, Rig, shown, texts, usage
 
@@ -332,6 +333,22 @@ class TestFailures:
 
         assert bad is not None and "error" in json.loads(bad.body)
         assert good is not None and json.loads(good.body)["x"] == 1
+
+    def test_a_stream_that_cannot_be_written_ends_with_an_error(self, rig: Rig) -> None:
+        class Broken(CompletionCodec):
+            def stream(self, choice: Request) -> CompletionStream:
+                raise RuntimeError("secret")
+
+        rig.driver._routes = {ROUTE: Broken("tiny", SamplingParams())}
+        rig.admit(stream=True)
+        rig.engine.say("a", "x")
+        assert rig.reply().more
+
+        last = rig.reply()
+
+        (event,) = parse_events(last.body)
+        assert "internal error" in event["error"]["message"] and last.more is False
+        assert rig.engine.cancelled == ["a"]
 
     def test_a_record_that_raises_changes_nothing(self, rig: Rig) -> None:
         rig.handler.record = raise_secret  # type: ignore[method-assign]

@@ -99,7 +99,7 @@ class TestSeveralChoices:
 
         assert (reply.status, reply.more, reply.headers) == (429, None, {"Retry-After": "2"})
         assert set(rig.engine.added) == {"a", "a#1"} <= set(rig.engine.cancelled)
-        assert len(rig.recorded) == 3 and rig.driver._live == {} == rig.driver._sequences
+        assert len(rig.recorded) == 3 and rig.driver._live == {} == rig.driver._choices
 
     @pytest.mark.parametrize("stream", [False, True])
     def test_one_that_fails_ends_the_others(self, rig: Rig, stream: bool) -> None:

@@ -170,7 +170,7 @@ class Driving(RuleBasedStateMachine):
         for _ in range(4):
             self.the_frontend_calls()
         assert not self._present(), "someone never got an answer"
-        assert self.rig.driver._live == {} and self.rig.driver._sequences == {}
+        assert self.rig.driver._live == {} and self.rig.driver._choices == {}
         recorded = [request.sequence_id for request in self.rig.recorded]
         assert len(recorded) == len(set(recorded)), "each choice is recorded once"
         assert {name.split("#")[0] for name in recorded} == set(self.clients)

@@ -48,6 +48,10 @@ def mixed_requests(count: int) -> list[tuple[str, dict[str, Any]]]:
     for _ in range(count):
         text = " ".join(draw.choices(WORDS, k=draw.randint(1, 12)))
         body: dict[str, Any] = {"temperature": 0, "max_tokens": draw.randint(1, 16), "ignore_eos": draw.random() < 0.5}
+        if draw.random() < 0.3:
+            body |= {"repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.5}
+        if draw.random() < 0.3:
+            body |= {"logit_bias": {str(token_id): draw.uniform(-5, 5) for token_id in range(40, 60)}, "min_tokens": 1}
         if draw.random() < 0.4:
             body["stop"] = draw.choices(["a", "e", "the", "\ufffd", "zzz"], k=2)
         if draw.random() < 0.5:
@@ -64,17 +68,21 @@ def plain(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if not name.startswith("stream")}
 
 
-def outcome(answer: Answer) -> tuple[str, str, dict[str, int]]:
-    """Return text, finish reason and usage, however they were sent."""
+def outcome(answer: Answer) -> tuple[str, str, int, int]:
+    """Return text, finish reason, and the tokens of prompt and answer, however they were sent."""
     assert answer.is_complete and answer.status == 200, answer
     if not answer.body.startswith(b"data: "):
         body = answer.json()
         (choice,) = body["choices"]
-        return choice.get("text") or choice.get("message", {}).get("content") or "", choice["finish_reason"], body["usage"]
+        return choice.get("text") or choice.get("message", {}).get("content") or "", choice["finish_reason"], *lengths(body)
     *events, usage = answer.events()
     choices = [event["choices"][0] for event in events]
     text = "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
-    return text, choices[-1]["finish_reason"], usage["usage"]
+    return text, choices[-1]["finish_reason"], *lengths(usage)
+
+
+def lengths(body: dict[str, Any]) -> tuple[int, int]:
+    return body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"]
 
 
 def test_sixty_four_mixed_requests_agree(continuous: FakeFrontend, static: FakeFrontend) -> None:
@@ -114,6 +122,20 @@ def test_a_seed_gives_the_same_text_on_both_paths(continuous: FakeFrontend, stat
     static.run()
 
     assert outcome(answers[0]) == outcome(answers[1])
+
+
+def test_choices_and_log_probabilities_are_the_same_on_both_paths(continuous: FakeFrontend, static: FakeFrontend) -> None:
+    body = {"prompt": ["the fox", "again and again"], "n": 3, "temperature": 0.9, "seed": 7, "max_tokens": 12, "logprobs": 2, "stop": "a"}
+    answers = [continuous.send("n1", COMPLETIONS, body), static.send("n2", COMPLETIONS, body)]
+    continuous.run()
+    static.run()
+
+    ours, theirs = [answer.json()["choices"] for answer in answers]
+    assert [(choice["index"], choice["text"]) for choice in ours] == [(choice["index"], choice["text"]) for choice in theirs]
+    assert len({choice["text"] for choice in ours}) > 3
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["logprobs"]["tokens"] == other["logprobs"]["tokens"]
+        assert mine["logprobs"]["token_logprobs"] == pytest.approx(other["logprobs"]["token_logprobs"], abs=1e-3)
 
 
 def test_a_client_that_leaves_frees_its_place(continuous: FakeFrontend) -> None:

@@ -169,6 +169,15 @@ class TestBatch:
 
         assert (bad.status, good.status) == (400, 200)
 
+    def test_one_prompt_that_is_refused_takes_the_clients_others_with_it(self, served: Served) -> None:
+        seen: list[Request] = []
+        served.handler.postprocess = lambda requests: seen.extend(requests)  # type: ignore[assignment,method-assign,return-value]
+
+        bad, good = served.send((COMPLETIONS, {"prompt": ["x", ""], "n": 2, **GREEDY}), (COMPLETIONS, {"prompt": "fine", **GREEDY}))
+
+        assert (bad.status, good.status) == (400, 200)
+        assert [request.id for request in seen] == ["r1"]
+
     def test_a_stream_in_a_batch_of_many_comes_at_once(self, served: Served) -> None:
         plain, streamed = served.send((COMPLETIONS, {"prompt": "x", **GREEDY}), (COMPLETIONS, {"prompt": "x", "stream": True, **GREEDY}))
 

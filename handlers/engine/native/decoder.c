@@ -1,4 +1,6 @@
 // One step of a Llama-like decoder in bfloat16 on a CPU with AVX512-BF16, faster with AMX: one parallel region a step, weights read once.
+// A token's logits depend, bit for bit, on its own sequence alone: not on the rows beside it, on how its prompt was cut into chunks, or on
+// the number of threads.
 //
 // Layouts (element types as in the structs; `pair` is two bfloat16 side by side, what one dot-product instruction takes):
 //   weights  [columns / 16][inputs / 2][16 columns][pair of inputs], so that both instruction sets stream them from front to back
@@ -15,8 +17,8 @@
 #include <string.h>
 
 #define BLOCK 16       // tokens of a KV block, columns of a weight tile: the width of a register in float32
-#define MAX_ROWS 8     // query rows that share the keys they read
-#define MAX_BLOCKS 4   // KV blocks that are read together
+#define MAX_ROWS 4     // query rows that share the keys they read
+#define SPAN_BLOCKS 4  // KV blocks that are read together
 #define MAX_HEAD_DIM 256
 #define LOWEST -1e30f  // a score below all others, of which differences can be taken
 #define CHUNK_PANELS 2  // pairs of weight tiles that a thread takes at a time
@@ -329,7 +331,7 @@ typedef struct {
 
 // Blocks of one sequence, for one key head: where their keys and values are, the position of the first key, and how many have been written.
 typedef struct {
-    const bf16 *keys[MAX_BLOCKS], *values[MAX_BLOCKS], *next_keys[MAX_BLOCKS];
+    const bf16 *keys[SPAN_BLOCKS], *values[SPAN_BLOCKS], *next_keys[SPAN_BLOCKS];
     int64_t count, first, tokens;
 } Span;
 
@@ -339,35 +341,35 @@ static inline __mmask16 seen_keys(int64_t first, int64_t position, int64_t windo
     return (__mmask16)((last >= 15 ? 0xffff : (1u << (last + 1)) - 1) & (oldest > 0 ? 0xffffu << oldest : 0xffff));
 }
 
-// Let `count` rows see a span of at most `width` blocks. Both are constants where it is called: the sums stay in registers.
+// Let `count` rows see a span. `count` is a constant where it is called, so that the sums stay in registers.
 static inline __attribute__((always_inline)) void attend_span(
-    Rows *rows, const int count, const Span *span, const int width, int64_t dim, float scale, int64_t window) {
-    __m512 scores[MAX_ROWS][MAX_BLOCKS];
-    bf16 weights[MAX_ROWS][MAX_BLOCKS * BLOCK];
+    Rows *rows, const int count, const Span *span, int64_t dim, float scale, int64_t window) {
+    __m512 scores[MAX_ROWS][SPAN_BLOCKS];
+    bf16 weights[MAX_ROWS][SPAN_BLOCKS * BLOCK];
     float rescale[MAX_ROWS];
     for (int r = 0; r < count; r++)
-        for (int b = 0; b < width; b++) scores[r][b] = _mm512_setzero_ps();
+        for (int b = 0; b < SPAN_BLOCKS; b++) scores[r][b] = _mm512_setzero_ps();
     for (int64_t i = 0; i < dim; i += 2) {
-        __m512bh pairs[MAX_BLOCKS];
-        for (int b = 0; b < width; b++) {
+        __m512bh pairs[SPAN_BLOCKS];
+        for (int b = 0; b < SPAN_BLOCKS; b++) {
             pairs[b] = (__m512bh)_mm512_loadu_si512(span->keys[b] + i * BLOCK);
             _mm_prefetch((const char *)(span->values[b] + i * BLOCK), _MM_HINT_T0);
         }
         for (int r = 0; r < count; r++) {
             __m512bh query = broadcast_pair(rows->query[r] + i);
-            for (int b = 0; b < width; b++) scores[r][b] = _mm512_dpbf16_ps(scores[r][b], pairs[b], query);
+            for (int b = 0; b < SPAN_BLOCKS; b++) scores[r][b] = _mm512_dpbf16_ps(scores[r][b], pairs[b], query);
         }
     }
     for (int r = 0; r < count; r++) {
-        __mmask16 seen[MAX_BLOCKS];
+        __mmask16 seen[SPAN_BLOCKS];
         __m512 highest = _mm512_set1_ps(rows->peak[r]), total = _mm512_setzero_ps();
-        for (int b = 0; b < width; b++) {
+        for (int b = 0; b < SPAN_BLOCKS; b++) {
             seen[b] = b < span->count ? seen_keys(span->first + b * BLOCK, rows->position[r], window) : 0;
             scores[r][b] = _mm512_mask_mul_ps(_mm512_set1_ps(LOWEST), seen[b], scores[r][b], _mm512_set1_ps(scale));
             highest = _mm512_max_ps(highest, scores[r][b]);
         }
         __m512 peak = _mm512_set1_ps(_mm512_reduce_max_ps(highest));
-        for (int b = 0; b < width; b++) {
+        for (int b = 0; b < SPAN_BLOCKS; b++) {
             __m512 share = _mm512_maskz_mov_ps(seen[b], exp_of(_mm512_sub_ps(scores[r][b], peak)));
             total = _mm512_add_ps(total, share);
             store_bf16(weights[r] + b * BLOCK, share);
@@ -389,22 +391,22 @@ static inline __attribute__((always_inline)) void attend_span(
     }
 }
 
+// A row's result depends on no other row: spans begin at fixed blocks, and what is masked adds exact zeros.
 static void attend_rows(const Model *model, const Layer *layer, Rows *rows, int count, const int64_t *blocks, int64_t head, int64_t end) {
-    int64_t dim = model->head_dim, window = layer->window, size = dim * BLOCK, width = count <= 4 ? 4 : 2;
-    int64_t last = rows->position[count - 1] / BLOCK;  // block
-    int64_t block = window && rows->position[0] >= window ? (rows->position[0] - window + 1) / BLOCK : 0;
+    int64_t dim = model->head_dim, window = layer->window, size = dim * BLOCK, last = rows->position[count - 1] / BLOCK;
+    int64_t block = window && rows->position[0] >= window ? (rows->position[0] - window + 1) / (BLOCK * SPAN_BLOCKS) * SPAN_BLOCKS : 0;
     for (int r = 0; r < count; r++) rows->peak[r] = LOWEST, rows->total[r] = 0, memset(rows->sums[r], 0, dim * sizeof(float));
-    for (; block <= last; block += width) {
-        Span span = {.count = last - block + 1 < width ? last - block + 1 : width, .first = block * BLOCK};
+    for (; block <= last; block += SPAN_BLOCKS) {
+        Span span = {.count = last - block + 1 < SPAN_BLOCKS ? last - block + 1 : SPAN_BLOCKS, .first = block * BLOCK};
         span.tokens = end - span.first < span.count * BLOCK ? end - span.first : span.count * BLOCK;
-        for (int64_t b = 0; b < width; b++) {
-            int64_t here = b < span.count ? block + b : block, next = here + width <= last ? here + width : last;
+        for (int64_t b = 0; b < SPAN_BLOCKS; b++) {
+            int64_t here = b < span.count ? block + b : block, next = here + SPAN_BLOCKS <= last ? here + SPAN_BLOCKS : last;
             int64_t offset = (blocks[here] * model->num_kv_heads + head) * size;
             span.keys[b] = layer->keys + offset, span.values[b] = layer->values + offset;
             span.next_keys[b] = layer->keys + (blocks[next] * model->num_kv_heads + head) * size;
         }
-#define ATTEND(n) case n: attend_span(rows, n, &span, n <= 4 ? 4 : 2, dim, model->attention_scale, window); break;
-        switch (count) { ATTEND(1) ATTEND(2) ATTEND(3) ATTEND(4) ATTEND(5) ATTEND(6) ATTEND(7) ATTEND(8) }
+#define ATTEND(n) case n: attend_span(rows, n, &span, dim, model->attention_scale, window); break;
+        switch (count) { ATTEND(1) ATTEND(2) ATTEND(3) ATTEND(4) }
     }
     for (int r = 0; r < count; r++) {
         __m512 factor = _mm512_set1_ps(1.0f / rows->total[r]);

@@ -111,7 +111,7 @@ class NativeRunner:
             num_heads=parts.num_heads,
             num_kv_heads=parts.num_kv_heads,
             head_dim=parts.head_dim,
-            intermediate=parts.layers[0].down.in_features,
+            intermediate=_weight(parts.layers[0].down).shape[1],
             vocab_size=len(head),
             norm_eps=parts.norm_eps,
             attention_scale=parts.layers[0].scoring.scale or parts.head_dim**-0.5,
@@ -125,7 +125,7 @@ class NativeRunner:
 
     def _layer(self, parts: DecoderParts, layer: LayerParts, index: int) -> _Layer:
         gate, up = torch.cat([_weight(module) for module in layer.gate_up]).chunk(2)
-        biases = [module.bias for module in layer.qkv if module.bias is not None]
+        biases = [module.get_parameter("bias").data for module in layer.qkv if module.bias is not None]
         return _Layer(
             qkv=self._keep(_tiles(torch.cat([_weight(module) for module in layer.qkv]))),
             output=self._keep(_tiles(_weight(layer.output))),
@@ -169,15 +169,16 @@ def fits(parts: DecoderParts, block_tokens: int) -> bool:
     """Whether this machine and the kernels can run a decoder: plain linear modules in bfloat16, widths in whole tiles, no soft cap."""
     first = parts.layers[0]
     linears = [module for layer in parts.layers for module in (*layer.qkv, layer.output, *layer.gate_up, layer.down)]
-    widths = (parts.embedding.shape[1], sum(_width(module) for module in first.qkv), parts.num_heads * parts.head_dim)
+    if not all(type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 for module in (*linears, parts.head)):
+        return False
+    widths = [size for module in linears[: len(linears) // len(parts.layers)] for size in _weight(module).shape]
     return (
         parts.embedding.dtype == torch.bfloat16
         and parts.embedding.device.type == "cpu"
         and block_tokens == _BLOCK
-        and all(type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 for module in (*linears, parts.head))
         and all(module.bias is None for layer in parts.layers for module in (layer.output, *layer.gate_up, layer.down))
         and getattr(parts.head, "bias", None) is None
-        and all(width % _PANEL == 0 for width in (*widths, first.down.in_features))
+        and all(width % _PANEL == 0 for width in widths)
         and parts.head_dim % _BLOCK == 0
         and parts.head_dim <= _MAX_HEAD_DIM
         and all(layer.scoring.softcap is None and layer.scoring.scale == first.scoring.scale for layer in parts.layers)
@@ -197,14 +198,8 @@ def _library() -> ctypes.CDLL | None:
     return library
 
 
-def _width(module: nn.Module) -> int:
-    width: int = getattr(module, "out_features", 0)
-    return width
-
-
 def _weight(module: nn.Module) -> Tensor:
-    weight: Tensor = module.weight.data
-    return weight
+    return module.get_parameter("weight").data
 
 
 def _padded(weight: Tensor) -> Tensor:
@@ -214,7 +209,8 @@ def _padded(weight: Tensor) -> Tensor:
 
 def _tiles(weight: Tensor) -> Tensor:
     """Return ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``: see decoder.c."""
-    return weight.unflatten(0, (-1, _BLOCK)).unflatten(2, (-1, 2)).transpose(1, 2).contiguous()
+    columns, inputs = weight.shape
+    return weight.view(columns // _BLOCK, _BLOCK, inputs // 2, 2).transpose(1, 2).contiguous()
 
 
 def _array(values: Iterable[int]) -> Tensor:

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event
 from handlers.engine.process.dispatcher import Dispatcher
 from handlers.engine.process.fleet import Fleet, Launch
 from handlers.engine.process.launch import EngineProcess
-from handlers.engine.process.placement import place
 from handlers.engine.process.protocol import Add
 from handlers.engine.process.source import EngineBuilder, EngineSource
 from handlers.errors import ConfigError, Unavailable
@@ -35,9 +35,7 @@ _END_S = 10.0
 def start_process_client(handler: EngineBuilder) -> ProcessClient:
     """Start the engines of a handler, as configured and each with its share of the machine; raise ConfigError if one cannot load."""
     source, config = EngineSource.of(handler), handler.config.engine
-    return ProcessClient(
-        lambda index, count: EngineProcess(source, place(index, count)), replicas=config.replicas, step_timeout_s=config.step_timeout_s
-    )
+    return ProcessClient(partial(EngineProcess, source), replicas=config.replicas, step_timeout_s=config.step_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class ProcessClient:
 
         self._supervisor = threading.Thread(target=self._supervise, name="engine supervisor", daemon=True)
         self._supervisor.start()
-        self._limits = self._await_limits(replicas)
+        self._limits = self._await_limits()
 
     @property
     def limits(self) -> EngineLimits:
@@ -123,11 +121,11 @@ class ProcessClient:
         return self._wait_for(lambda: not self._dispatcher.live, timeout_s)
 
     def scale(self, replicas: int) -> None:
-        """Want another number of replicas: new ones are started, and what is too many finishes its work and ends, while all is served."""
+        """Want another number of replicas, among which the machine is divided anew; meanwhile all requests are served."""
         if replicas < 1:
             raise ValueError(f"at least one replica must remain, got {replicas}")
         with self._lock:
-            self._fleet.wanted = replicas
+            self._fleet.scale(replicas)
 
     def replicas(self) -> list[ReplicaState]:
         """Return the replicas that there are now."""
@@ -191,10 +189,10 @@ class ProcessClient:
         self._fleet.retire_surplus()
         self._fleet.bury()
 
-    def _await_limits(self, replicas: int) -> EngineLimits:
+    def _await_limits(self) -> EngineLimits:
         """Wait until all engines have loaded; close and raise if one failed to."""
         with self._lock:
-            self._has_ticked.wait_for(lambda: self._dispatcher.load_failure or len(self._fleet.ready) == replicas)
+            self._has_ticked.wait_for(lambda: self._dispatcher.load_failure or self._fleet.has_all)
             failure = self._dispatcher.load_failure
             limits = [replica.limits for replica in self._fleet.ready.values() if replica.limits]
         if failure is None:

@@ -101,6 +101,8 @@ class Dispatcher:
         """End every sequence with an error event."""
         for sequence_id in self.live:
             self.inbox.put(Event(sequence_id, finish_reason="error", error=error))
+        for replica in self.fleet.replicas.values():
+            replica.sequences.clear()  # Nothing more is heard of them.
         self.live.clear()
         self._held.clear()
 
@@ -115,9 +117,9 @@ class Dispatcher:
         """Hand a sequence to the best replica that has room; one at least must be ready. Raises Overloaded if none has."""
         candidates = self.fleet.ready
         while True:
-            index = self._router.choose(order.prompt_token_ids, {index: len(replica.sequences) for index, replica in candidates.items()})
+            loads = {number: len(replica.sequences) for number, replica in candidates.items()}
             try:
-                candidates.pop(index).start(sequence, order, now_s)
+                candidates.pop(self._router.choose(order.prompt_token_ids, loads)).start(sequence, order, now_s)
                 return
             except Overloaded:
                 if not candidates:
@@ -152,7 +154,7 @@ class Dispatcher:
     def _lose(self, replica: Replica, now_s: float) -> None:
         """Go on without a replica: another takes over what it has not begun."""
         self.fleet.remove(replica, now_s)
-        self._router.forget(replica.index)
+        self._router.forget(replica.number)
         for sequence in replica.sequences.values():
             sequence.replica = None
             self._held.append(sequence)

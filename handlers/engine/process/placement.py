@@ -21,20 +21,21 @@ class Placement:
     def environment(self) -> dict[str, str]:
         """Return the variables that make torch see no more than this."""
         variables = {}
-        if self.cores is not None and "OMP_NUM_THREADS" not in os.environ:
-            variables["OMP_NUM_THREADS"] = str(len(self.cores))
+        if self.cores is not None:
+            asked = os.environ.get("OMP_NUM_THREADS", "")
+            variables["OMP_NUM_THREADS"] = str(min(len(self.cores), int(asked) if asked.isdigit() else len(self.cores)))
         if self.gpus is not None:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         return variables
 
 
-def place(index: int, count: int) -> Placement:
-    """Return the place of replica ``index`` of ``count``. One alone takes everything; where there are GPUs, the cores stay shared."""
-    if count == 1:
-        return Placement()
-    if gpus := visible_gpus():
-        return Placement(gpus=share(gpus, index, count))
-    return Placement(cores=share(usable_cores(), index, count)) if usable_cores() else Placement()
+def divide(count: int) -> list[Placement]:
+    """Return the places of ``count`` replicas. One alone takes everything; where there are GPUs, all share the cores."""
+    if count > 1 and (gpus := visible_gpus()):
+        return [Placement(gpus=share(gpus, index, count)) for index in range(count)]
+    if count > 1 and (cores := usable_cores()):
+        return [Placement(cores=share(cores, index, count)) for index in range(count)]
+    return [Placement()] * count
 
 
 def share(items: Sequence[Item], index: int, count: int) -> tuple[Item, ...]:

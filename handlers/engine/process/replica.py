@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from handlers.engine.admission import Admission, EngineLimits
 from handlers.engine.client import EngineStats, Event
 from handlers.engine.process.launch import EngineProcess
+from handlers.engine.process.placement import Placement
 from handlers.engine.process.protocol import Add, Cancel
 
 
@@ -25,9 +26,10 @@ class LiveSequence:
 class Replica:
     """An engine process with its sequences; a restart is a new Replica. Times are of one monotonic clock. Not thread-safe."""
 
-    def __init__(self, index: int, process: EngineProcess, now_s: float) -> None:
-        self.index = index
+    def __init__(self, number: int, process: EngineProcess, place: Placement, now_s: float) -> None:
+        self.number = number
         self.process = process
+        self.place = place
         self.started_s = now_s
         self.progress_s = now_s
         """When it last got on, or had nothing to do."""

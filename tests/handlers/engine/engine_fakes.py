@@ -40,10 +40,15 @@ def continuation(prompt: Sequence[int], max_len: int, end_token_ids: frozenset[i
     return token_ids
 
 
+class BrokenContract(BaseException):
+    """The engine asked for what it must not: no Exception, so that no recovery hides it."""
+
+
 class FakeRunner:
     """Keeps in every block what the model has in mind after each of its tokens, as keys and values do: a wrong block gives wrong tokens.
 
-    Raises ``failures[step]`` at that step, and answers NaN once a sequence has contained ``poison``.
+    Raises ``failures[step]`` at that step, and answers NaN once a sequence has contained ``poison``. A plan that breaks the Runner's
+    contract raises BrokenContract.
     """
 
     vocab_size = VOCAB_SIZE
@@ -70,8 +75,11 @@ class FakeRunner:
         self.plans.append(plan)
         if self.num_steps in self.failures:
             raise self.failures[self.num_steps]
-        self._check_writes(plan)
-        ends = [(chunk, self._compute(chunk)) for chunk in plan.chunks]
+        try:
+            self._check_writes(plan)
+            ends = [(chunk, self._compute(chunk)) for chunk in plan.chunks]
+        except (AssertionError, LookupError) as error:
+            raise BrokenContract from error
         sampled = [end for chunk, end in ends if chunk.samples]
         logits = torch.zeros(len(sampled), VOCAB_SIZE)
         for row, (state, is_poisoned) in enumerate(sampled):

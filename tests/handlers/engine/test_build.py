@@ -4,12 +4,24 @@ import subprocess
 import sys
 
 import pytest
-from tiny_models import CONFIGS, EOS, generate, make_model
+from tiny_models import CONFIGS, EOS, FALCON, MAMBA, generate, make_model
 
 from handlers.config import EngineConfig
 from handlers.engine.build import build_engine_client
+from handlers.engine.client import EngineClient
 from handlers.errors import ConfigError
 from handlers.requests import SamplingParams
+
+
+def run_one(client: EngineClient, prompt: list[int]) -> list[int]:
+    """Return twelve tokens after ``prompt``, or those up to an eos."""
+    client.add("a", prompt, SamplingParams(max_tokens=12, temperature=0.0))
+    token_ids: list[int] = []
+    while True:
+        for event in client.poll(10):
+            token_ids += event.token_ids
+            if event.finish_reason is not None:
+                return token_ids
 
 
 def test_a_built_engine_serves():
@@ -18,14 +30,34 @@ def test_a_built_engine_serves():
     client = build_engine_client(make_model(CONFIGS["llama"]), config, eos_token_ids=frozenset([EOS]))
     try:
         assert client.max_model_len == 256
-        client.add("a", [5, 6, 7, 8], SamplingParams(max_tokens=12, temperature=0.0))
-        token_ids, is_finished = [], False
-        while not is_finished:
-            for event in client.poll(10):
-                token_ids += event.token_ids
-                is_finished = event.finish_reason is not None
-        assert token_ids == generate(oracle, [5, 6, 7, 8], 12)
-        assert client.stats().slots_total == 2
+        assert run_one(client, [5, 6, 7, 8]) == generate(oracle, [5, 6, 7, 8], 12)
+        assert client.stats().blocks_total == 2 * 256 // 16
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize("config", [FALCON, MAMBA])
+def test_a_model_that_the_engine_cannot_run_is_routed_to_generate(config, caplog):
+    client = build_engine_client(make_model(config), EngineConfig(max_model_len=128), eos_token_ids=frozenset([EOS]))
+    try:
+        assert "it runs on transformers' generate instead" in caplog.text
+        assert run_one(client, [5, 6, 7, 8]) == generate(make_model(config), [5, 6, 7, 8], 12)
+    finally:
+        client.close()
+
+
+def test_a_model_that_the_engine_cannot_run_is_refused_where_no_other_is_wanted():
+    config = EngineConfig(name="continuous", max_model_len=128)
+    with pytest.raises(ConfigError, match="layers.*name: generate"):
+        build_engine_client(make_model(MAMBA), config, eos_token_ids=frozenset([EOS]))
+
+
+def test_a_runner_that_disagrees_leaves_the_model_fit_for_generate(monkeypatch, caplog):
+    monkeypatch.setattr("handlers.engine.compatibility._TOLERANCE_FLOAT32", -1.0)
+    client = build_engine_client(make_model(CONFIGS["gpt2"]), EngineConfig(), eos_token_ids=frozenset([EOS]))
+    try:
+        assert "it runs on transformers' generate instead" in caplog.text
+        assert run_one(client, [5, 6, 7, 8]) == generate(make_model(CONFIGS["gpt2"]), [5, 6, 7, 8], 12)
     finally:
         client.close()
 

@@ -1,4 +1,4 @@
-"""Any schedule of adding, cancelling, crashing and preempting keeps the blocks intact and gives everybody what they would have got alone."""
+"""Any schedule of adding, cancelling, crashing and preempting keeps the blocks intact and gives each what it would have got alone."""
 
 from __future__ import annotations
 

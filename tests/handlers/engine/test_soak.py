@@ -1,6 +1,7 @@
 """Serve for a while: threads, files and memory stay what they were, and everything that was accepted is accounted for."""
 
 import gc
+import logging
 import os
 import random
 import threading
@@ -67,6 +68,15 @@ def settled_bytes() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
+@pytest.fixture
+def no_log():
+    """Of the injected failures, whose records pytest would keep."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("no_log")
 @pytest.mark.parametrize("num_requests", [1_500, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_serving_leaves_nothing_behind(num_requests):
     engine = Engine(ForgetfulRunner(num_blocks=60), max_running=8, max_waiting=24, prefill_chunk_tokens=32)

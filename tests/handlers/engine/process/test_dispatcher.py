@@ -14,6 +14,7 @@ from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event
 from handlers.engine.process.dispatcher import LOST, NOT_BACK, Dispatcher
 from handlers.engine.process.fleet import Fleet
+from handlers.engine.process.placement import Placement
 from handlers.engine.process.protocol import Add, Cancel, Events, Hello, LoadFailed, Message, Report, Watch
 from handlers.errors import Overloaded, Unavailable
 from handlers.requests import SamplingParams
@@ -51,18 +52,23 @@ class FakeProcess:
         return self.has_ended
 
 
+def divide_cores(count: int) -> list[Placement]:
+    """A machine with enough cores for one each; no place depends on how many there are."""
+    return [Placement(cores=(index,)) for index in range(count)]
+
+
 class Machine:
     """A dispatcher whose processes are fakes, and whose clock stands still until it is moved."""
 
-    def __init__(self, replicas: int = 2, limits: EngineLimits = LIMITS) -> None:
+    def __init__(self, replicas: int = 2, limits: EngineLimits = LIMITS, divide: Any = None) -> None:
         self.limits = limits
         self.now_s = 1000.0
         self.processes: list[FakeProcess] = []
-        self.fleet = Fleet(self._launch, replicas)
+        self.fleet = Fleet(self._launch, replicas, divide or divide_cores)
         self.dispatcher = Dispatcher(self.fleet)
         self.fleet.start_missing(self.now_s)
 
-    def _launch(self, index: int, count: int) -> Any:
+    def _launch(self, place: Placement) -> Any:
         self.processes.append(FakeProcess(len(self.processes)))
         return self.processes[-1]
 
@@ -286,7 +292,7 @@ def test_totals_outlive_their_engine(machine: Machine) -> None:
 def test_scaling_down_lets_work_finish(machine: Machine) -> None:
     machine.add("a")
     machine.add("b")
-    machine.fleet.wanted = 1
+    machine.fleet.scale(1)
     surplus = machine.fleet.replicas[1]
     (name,) = surplus.sequences
     machine.fleet.retire_surplus()
@@ -296,9 +302,48 @@ def test_scaling_down_lets_work_finish(machine: Machine) -> None:
     machine.say(surplus.process, Events((Event(name, (1,), "stop"),)))  # type: ignore[arg-type]
     machine.fleet.retire_surplus()
     assert set(machine.fleet.replicas) == {0}
-    machine.fleet.wanted = 2
+    machine.fleet.scale(2)
     machine.pass_time(0)
-    assert set(machine.fleet.replicas) == {0, 1}
+    assert set(machine.fleet.replicas) == {0, 2}
+
+
+def test_replicas_with_another_share_are_replaced_one_after_the_other() -> None:
+    machine = Machine(replicas=3, divide=lambda count: [Placement(cores=(count, index)) for index in range(count)])
+    machine.load_all()
+    old = machine.running()
+    machine.fleet.scale(2)
+
+    def states() -> list[str]:
+        machine.fleet.retire_surplus()
+        machine.pass_time(0)
+        return [machine.fleet.state(replica) for replica in machine.fleet.replicas.values()]
+
+    assert states() == ["ready", "ready", "loading"]  # one goes at once, and makes room for a new one
+    assert machine.running()[:2] == old[:2]
+    machine.load(machine.running()[-1])
+    assert states() == ["ready", "ready", "loading"]
+    machine.load(machine.running()[-1])
+    assert states() == ["ready", "ready"]
+    assert not set(machine.running()) & set(old)
+
+
+def test_a_replica_without_a_place_serves_until_there_is_another() -> None:
+    machine = Machine(replicas=1, divide=lambda count: [Placement(cores=(count, index)) for index in range(count)])
+    machine.load_all()
+    (old,) = machine.running()
+    machine.fleet.scale(2)
+    machine.pass_time(0)
+    machine.add("a")
+    assert machine.holder("a") is old
+    for process in machine.running()[1:]:
+        machine.load(process)
+    machine.add("b")
+    assert machine.holder("b") is not old
+    machine.fleet.retire_surplus()
+    assert old in machine.running(), "it still has work"
+    machine.say(old, Events((Event("a", (1,), "stop"),)))
+    machine.fleet.retire_surplus()
+    assert old not in machine.running()
 
 
 def test_a_process_that_cannot_load_says_why() -> None:
@@ -375,7 +420,7 @@ class Chaos(RuleBasedStateMachine):
 
     @rule(wanted=st.integers(1, 3))
     def scale(self, wanted: int) -> None:
-        self.machine.fleet.wanted = wanted
+        self.machine.fleet.scale(wanted)
         self.machine.fleet.retire_surplus()
 
     @invariant()

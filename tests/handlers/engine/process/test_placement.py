@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handlers.engine.process import placement
-from handlers.engine.process.placement import Placement, place, share, visible_gpus
+from handlers.engine.process.placement import Placement, divide, share, visible_gpus
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
@@ -23,7 +23,7 @@ def test_shares_cover_everything_and_overlap_only_where_they_must(num_items: int
 
 
 def test_one_replica_takes_everything() -> None:
-    assert place(0, 1) == Placement()
+    assert divide(1) == [Placement()]
     assert Placement().environment() == {}
 
 
@@ -31,15 +31,15 @@ def test_one_replica_takes_everything() -> None:
 def test_without_gpus_the_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(placement, "usable_cores", lambda: [0, 1, 4, 5])
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [place(index, 2).cores for index in range(2)] == [(0, 1), (4, 5)]
-    assert place(1, 2).environment() == {"OMP_NUM_THREADS": "2"}
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert place(1, 2).environment() == {}
+    places = divide(2)
+    assert [place.cores for place in places] == [(0, 1), (4, 5)]
+    for asked, granted in (("", "2"), ("1", "1"), ("8", "2"), ("4,2", "2")):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert places[1].environment() == {"OMP_NUM_THREADS": granted}
 
 
 def test_gpus_are_divided_as_the_operator_named_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-abc,5,7")
     assert visible_gpus() == ["2", "GPU-abc", "5", "7"]
-    assert [place(index, 2) for index in range(2)] == [Placement(gpus=("2", "GPU-abc")), Placement(gpus=("5", "7"))]
-    assert place(1, 4).environment() == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
+    assert divide(2) == [Placement(gpus=("2", "GPU-abc")), Placement(gpus=("5", "7"))]
+    assert divide(4)[1].environment() == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}

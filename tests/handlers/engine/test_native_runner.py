@@ -1,0 +1,158 @@
+"""The kernels in C: they agree with the lean decoder wherever they can run, whatever the shapes."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import EOS, VOCAB_SIZE, make_model
+from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+
+from handlers.engine.compatibility import adopt, check_runner
+from handlers.engine.decoder_parts import take_apart
+from handlers.engine.lean_runner import LeanRunner
+from handlers.engine.native.library import load_library
+from handlers.engine.native.runner import NativeRunner, fits
+from handlers.engine.scheduler import Chunk, StepPlan
+
+BLOCK = 16
+MAX_MODEL_LEN = 512
+_SIZES = {
+    "vocab_size": VOCAB_SIZE + 8,  # no whole number of tiles
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": MAX_MODEL_LEN,
+    "eos_token_id": EOS,
+}
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "grouped": LlamaConfig(**_SIZES, tie_word_embeddings=True),
+    "many-in-a-group": Qwen3Config(**_SIZES | {"num_attention_heads": 12, "num_key_value_heads": 1, "head_dim": 32}),
+    "one-each": LlamaConfig(**_SIZES | {"num_key_value_heads": 4, "head_dim": 48}),
+    "biases": Qwen2Config(**_SIZES),
+    "head-norms": Qwen3Config(**_SIZES),
+    "window": MistralConfig(**_SIZES | {"head_dim": 64}, sliding_window=37),
+}
+
+
+def make_runners(name: str, num_blocks: int = 256) -> tuple[NativeRunner, LeanRunner]:
+    model = make_model(CONFIGS[name], torch.bfloat16)
+    adoption = adopt(model)
+    parts = take_apart(model, adoption.scorings, MAX_MODEL_LEN)
+    if not fits(parts, BLOCK):
+        pytest.skip("needs a C compiler and a processor with AVX512-BF16")
+    native, lean = (kind(parts, num_blocks=num_blocks, block_tokens=BLOCK) for kind in (NativeRunner, LeanRunner))
+    check_runner(model, native, adoption)
+    return native, lean
+
+
+def random_plan(rng: random.Random, lengths: dict[int, int]) -> StepPlan:
+    """Plan a chunk of random size for some sequences; ``lengths`` are their contexts, and grow. Blocks are scattered."""
+    chunks = []
+    for index in rng.sample(sorted(lengths), rng.randint(1, len(lengths))):
+        size = rng.choice([1, 1, 1, rng.randint(1, 90)])
+        start, lengths[index] = lengths[index], lengths[index] + size
+        blocks = [(index + 8 * number) % 256 for number in range(-(-lengths[index] // BLOCK))]
+        chunks.append(Chunk(str(index), start, tuple(rng.choices(range(VOCAB_SIZE), k=size)), blocks, samples=rng.random() < 0.7))
+    return StepPlan(tuple(chunks))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_any_mix_of_chunks_gives_the_lean_decoders_logits(name):
+    native, lean = make_runners(name)
+    rng = random.Random(name)
+    lengths = dict.fromkeys(range(8), 0)
+    while max(lengths.values()) < MAX_MODEL_LEN - 90:
+        plan = random_plan(rng, lengths)
+        ours, theirs = native.run(plan), lean.run(plan)
+        assert ours.shape == theirs.shape
+        if len(ours):
+            # Rounding differs, and in bfloat16 a step is 0.4 %; a misplaced key or a wrong mask changes everything.
+            assert (ours - theirs).norm() < 0.05 * theirs.norm()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_depend_on_their_own_sequence_alone_bit_for_bit(name):
+    native, _ = make_runners(name)
+    rng = random.Random(name)
+    prompt = tuple(rng.choices(range(VOCAB_SIZE), k=150))
+    whole = native.run(StepPlan((Chunk("a", 0, prompt, list(range(10)), True),)))
+    native.reset()
+    lengths, start = dict.fromkeys(range(2, 8), 0), 0
+    while start < len(prompt):  # in pieces, among others, in other blocks
+        size = min(rng.choice([1, 2, 7, 40]), len(prompt) - start)
+        piece = Chunk("a", start, prompt[start : start + size], list(range(249, 200, -8)) + list(range(248, 200, -8)), True)
+        others = random_plan(rng, lengths)
+        in_pieces = native.run(StepPlan((piece, *others.chunks)))[:1]
+        start += size
+    assert torch.equal(in_pieces, whole)
+
+
+def test_the_number_of_threads_changes_nothing():
+    native, _ = make_runners("grouped")
+    plan = random_plan(random.Random(0), dict.fromkeys(range(8), 0))
+    expected = native.run(plan)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        native.reset()
+        assert torch.equal(native.run(plan), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_block_forgets_what_its_last_owner_left_there():
+    native, _ = make_runners("grouped", num_blocks=4)
+    plan = StepPlan((Chunk("a", 0, (1, 2, 3), [0], True),))
+    expected = native.run(plan)
+    native._cache.fill_(torch.nan)
+    assert torch.equal(native.run(plan), expected)
+    following = StepPlan((Chunk("a", 3, (4,), [0], True),))
+    assert native.run(following).isfinite().all()
+
+
+def test_what_the_kernels_cannot_run_does_not_fit():
+    model = make_model(CONFIGS["grouped"], torch.bfloat16)
+    parts = take_apart(model, adopt(model).scorings, MAX_MODEL_LEN)
+    soft_capped = replace(parts.layers[0], scoring=replace(parts.layers[0].scoring, softcap=30.0))
+    assert not fits(replace(parts, layers=(soft_capped,) * 3), BLOCK)
+    assert not fits(parts, block_tokens=32)
+    full = make_model(CONFIGS["grouped"], torch.float32)
+    assert not fits(take_apart(full, adopt(full).scorings, MAX_MODEL_LEN), BLOCK)
+
+
+def test_a_library_is_compiled_once_and_kept_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "answer.c"
+    source.write_text("int answer(void) { return 42; }")
+    if (library := load_library(source)) is None:
+        pytest.skip("no C compiler")
+    assert library.answer() == 42
+    [compiled] = (tmp_path / "marquee" / "native").iterdir()
+    assert compiled.parent.stat().st_mode & 0o077 == 0
+    before = compiled.stat().st_mtime_ns
+    assert load_library(source).answer() == 42
+    assert compiled.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("code", ["this is not C", "#error no"])
+def test_code_that_does_not_compile_is_not_used(tmp_path, monkeypatch, code):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "broken.c"
+    source.write_text(code)
+    assert load_library(source) is None
+    assert not list((tmp_path / "marquee" / "native").iterdir())
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    directory = tmp_path / "marquee" / "native"
+    directory.mkdir(parents=True)
+    directory.chmod(0o777)
+    source = Path(tmp_path, "answer.c")
+    source.write_text("int answer(void) { return 42; }")
+    assert load_library(source) is None
