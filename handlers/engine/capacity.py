@@ -53,7 +53,7 @@ def model_len(model_config: Any) -> int | None:
     such a model is served up to the length below which they are constant.
     """
     text_config = model_config.get_text_config()
-    longest: int | None = getattr(text_config, "max_position_embeddings", None)
+    longest: int | None = max(getattr(text_config, "max_position_embeddings", None) or 0, 0) or None  # XLNet says -1
     rope = getattr(text_config, "rope_parameters", None) or {}
     if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
         return rope.get("original_max_position_embeddings") or longest

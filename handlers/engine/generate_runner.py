@@ -26,7 +26,7 @@ class GenerateRunner:
     """
 
     def __init__(self, model: Any, *, max_running: int, max_model_len: int, can_share: bool = True) -> None:
-        self.num_blocks = 2 * max_running  # the scheduler wants one to spare for each running sequence
+        self.num_blocks = max_running
         self.block_tokens = max_model_len
         self.max_model_len = max_model_len
         self.vocab_size: int = model.config.get_text_config().vocab_size

@@ -83,4 +83,9 @@ def test_engines_end_with_their_worker(server: TorchServe, client: ModelClient, 
     (engine,) = order("describe")["replicas"]
     (worker,) = server.worker_pids()
     os.kill(worker, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(engine["pid"]))
+    wait_until(lambda: not is_running(engine["pid"]))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists and is not just waiting for its new parent to notice its end."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

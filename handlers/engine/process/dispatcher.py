@@ -20,6 +20,8 @@ NOT_BACK = "the engine process failed and was not back in time; try again later"
 
 _HOLD_S = 60.0
 """How long a sequence waits for an engine to come back."""
+_MAX_LOSSES = 2
+"""So many engines may be lost with a sequence that has not begun: it might be the cause."""
 
 
 class Dispatcher:
@@ -30,7 +32,7 @@ class Dispatcher:
         self.live: dict[str, LiveSequence] = {}
         self.inbox = Inbox()
         self.load_failure: LoadFailed | None = None
-        """Why the replica that failed last while it loaded did so."""
+        """Why a replica failed while it loaded, if one did."""
         self._held: list[LiveSequence] = []  # live ones that no engine has
         self._router = Router()
 
@@ -157,10 +159,11 @@ class Dispatcher:
         self._router.forget(replica.number)
         for sequence in replica.sequences.values():
             sequence.replica = None
+            sequence.num_losses += 1
             self._held.append(sequence)
             if sequence.is_cancelled:
                 self._end_held(sequence, Event(sequence.id, finish_reason="cancelled"))
-            elif sequence.has_started:
+            elif sequence.has_started or sequence.num_losses >= _MAX_LOSSES:
                 self._end_held(sequence, Event(sequence.id, finish_reason="error", error=LOST))
         self.start_held(now_s)
 

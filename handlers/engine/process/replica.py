@@ -21,6 +21,8 @@ class LiveSequence:
     replica: Replica | None = None
     has_started: bool = False
     is_cancelled: bool = False
+    num_losses: int = 0
+    """Engines that were lost while they had it."""
 
 
 class Replica:

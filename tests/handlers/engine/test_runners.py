@@ -134,12 +134,3 @@ def test_bfloat16_stays_close_to_float32():
     plan = StepPlan((chunk(0, 0, prompt),))
     half, full = (make_runner(LeanRunner, "llama", dtype=dtype).run(plan)[0] for dtype in (torch.bfloat16, torch.float32))
     assert (half - full).norm() < 0.1 * full.norm()
-
-
-def test_fusing_linear_modules_keeps_no_weight_twice():
-    model = make_model(CONFIGS["qwen2"])
-    expected = [parameter.clone() for parameter in model.parameters()]
-    LeanRunner(take_apart(model, adopt(model).scorings, 16), num_blocks=1, block_tokens=16)
-    assert all(torch.equal(parameter, before) for parameter, before in zip(model.parameters(), expected, strict=True))
-    attention = model.model.layers[0].self_attn
-    assert attention.q_proj.weight.untyped_storage().data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()

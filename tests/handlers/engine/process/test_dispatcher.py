@@ -229,7 +229,15 @@ def test_a_cancelled_sequence_ends_as_cancelled_wherever_it_is(machine: Machine)
     for process in machine.running():
         machine.kill(process)
     machine.dispatcher.cancel("b")
-    assert machine.news() == [("b", "cancelled")]
+    assert ("b", "cancelled") in machine.news()
+
+
+def test_who_was_there_when_two_engines_were_lost_is_not_tried_again(machine: Machine) -> None:
+    machine.add("a")
+    for _ in range(2):
+        assert machine.news() == []
+        machine.kill(machine.holder("a"))
+    assert [event.error for event in machine.dispatcher.inbox] == [LOST]
 
 
 def test_restarts_come_after_pauses_that_grow() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_fakes import CRASH, HANG, children, continuation, end_of, has_ended, poll_until, tokens_of, wait_until
+from process_fakes import CRASH, DIE, HANG, children, continuation, end_of, has_ended, poll_until, tokens_of, wait_until
 
 from handlers.engine.process.client import ProcessClient
 from handlers.engine.process.dispatcher import LOST
@@ -68,6 +68,14 @@ def test_what_was_not_begun_is_done_after_the_restart(start: Start) -> None:
     events = poll_until(client, has_ended(*"abc"))
     for name in "abc":
         assert tokens_of(events, name) == continuation([ord(name)], 5)
+
+
+def test_a_request_that_kills_its_engine_is_not_tried_for_ever(start: Start) -> None:
+    client = start(replicas=3)
+    client.add("poison", [DIE], SHORT)
+    assert end_of(poll_until(client, has_ended("poison")), "poison").error == LOST
+    client.add("a", [1], SHORT)
+    assert tokens_of(poll_until(client, has_ended("a")), "a") == continuation([1], 5)
 
 
 def test_requests_that_come_while_the_engine_restarts_wait_for_it(start: Start, tmp_path: Path) -> None:
