@@ -134,8 +134,8 @@ class ContinuousDriver:
             now_s = time.monotonic()
 
     def _due_s(self, live: LiveRequest) -> float:
-        """Return when the next message is due, on the monotonic clock."""
-        if live.is_finished:
+        """Return when the next message is due, on the monotonic clock: the first text and the end at once."""
+        if live.is_finished or (live.exchange.has_news and not live.num_sent_tokens):
             return 0.0
         return live.exchange.last_sent_s + (self._cadence.flush_s if live.exchange.has_news else self._cadence.heartbeat_s)
 

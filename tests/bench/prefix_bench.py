@@ -2,7 +2,7 @@
 
     python -m tests.bench.prefix_bench --models m15,m135 --contestants marquee,vllm,llamacpp --out /tmp/prefix
 
-Each row compares requests whose beginning the server has not seen (``cold``) with requests whose beginning it has (``warm``). Shared prefix:
+Each row compares requests whose beginning the server has not seen (``cold``) with others whose beginning it has (``warm``). Shared prefix:
 each request with a system prompt of its own; all with one that was asked for before. Chats: the first turn; the turns after it, whose
 prompts hold the whole chat so far. Contestants take turns, and all prompts are fresh, as in serving_bench.
 """
@@ -12,9 +12,11 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +41,28 @@ _TABLE_WIDTH = 150
 
 Case = Callable[[Contestant, int, str], tuple[Run, Run]]
 """Runs a contestant with so many streams and a seed; returns its cold run and its warm one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: who, at which numbers of streams, with how long a shared prompt, how often."""
+
+    contestants: Sequence[str]
+    streams: Sequence[int]
+    prefix_tokens: int
+    repeats: int
+    seed: int
+
+    @property
+    def capacity(self) -> Capacity:
+        """What every server must hold."""
+        question = _QUESTIONS.prompt_tokens.high + _QUESTIONS.output_tokens.high
+        return Capacity(max(self.streams), max(self.prefix_tokens + question, _TURNS * question) + _SLACK_TOKENS)
+
+    def cases(self, tokenizer: Tokenizer) -> dict[str, Case]:
+        """Return the rows' kinds by name."""
+        shared = partial(run_shared_prefix, self.prefix_tokens, tokenizer)
+        return {f"{self.prefix_tokens} shared tokens": shared, f"{_TURNS} turns": partial(run_chats, tokenizer)}
 
 
 @dataclass(frozen=True)
@@ -70,49 +94,37 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
     console, machine = Console(width=_TABLE_WIDTH), Machine.here()
     names = [MARQUEE, *PEERS] if contestants == "all" else contestants.split(",")
-    check_names(names)
+    plan = Plan(names, [int(number) for number in streams.split(",")], prefix_tokens, repeats, seed)
+    check_names(plan.contestants)
     if install:
-        install_peers(names, cache)
-    counts = [int(number) for number in streams.split(",")]
+        install_peers(plan.contestants, cache)
     results = {}
     for model in models.split(","):
-        results[model] = run_model(find_checkpoint(model, cache), names, counts, prefix_tokens, repeats, seed, cache, console)
+        results[model] = run_model(find_checkpoint(model, cache), plan, cache, console)
         console.print(_table(model, results[model]))
         if out:
-            write_json(out / "prefix.json", machine, {"prefix_tokens": prefix_tokens, "models": results})
+            write_json(out / "prefix.json", machine, {"plan": plan, "models": results})
 
 
-def run_model(
-    checkpoint: Path,
-    names: Sequence[str],
-    counts: Sequence[int],
-    prefix_tokens: int,
-    repeats: int,
-    seed: int,
-    cache: Path,
-    console: Console,
-) -> list[Comparison]:
-    """Start everybody, have them take turns."""
+def run_model(checkpoint: Path, plan: Plan, cache: Path, console: Console) -> list[Comparison]:
+    """Start everybody, have them take turns; one that does not start is left out, with its complaint on the console."""
     tokenizer = PlainTokenizer(checkpoint)
-    question = _QUESTIONS.prompt_tokens.high + _QUESTIONS.output_tokens.high
-    capacity = Capacity(max(counts), max(prefix_tokens + question, _TURNS * question) + _SLACK_TOKENS)
-    cases: dict[str, Case] = {
-        f"{prefix_tokens} shared tokens": partial(run_shared_prefix, prefix_tokens, tokenizer),
-        f"{_TURNS} turns": partial(run_chats, tokenizer),
-    }
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        arena = Arena(checkpoint, tokenizer, plan.capacity, _QUESTIONS.output_tokens.high, cache, scratch)
+        contestants = stack.enter_context(start_all(plan.contestants, arena, console.print))
+        for name, contestant in contestants.items():
+            contestant.run(_QUESTIONS.jobs(8, f"warm-up {name}", tokenizer), max(plan.streams))
+        return _take_turns(contestants, plan, tokenizer, console)
+
+
+def _take_turns(contestants: Mapping[str, Contestant], plan: Plan, tokenizer: Tokenizer, console: Console) -> list[Comparison]:
     comparisons = []
-    with tempfile.TemporaryDirectory() as scratch:
-        arena = Arena(checkpoint, tokenizer, capacity, _QUESTIONS.output_tokens.high, cache, Path(scratch))
-        with start_all(names, arena, console.print) as contestants:
-            for name, contestant in contestants.items():
-                contestant.run(_QUESTIONS.jobs(8, f"warm-up {name}", tokenizer), max(counts))
-            for repeat in range(repeats):
-                for case, run in cases.items():
-                    for num_streams in counts:
-                        for name, contestant in contestants.items():
-                            cold, warm = run(contestant, num_streams, f"{seed}/{repeat}/{num_streams}")
-                            comparisons.append(Comparison(case, Figures.of(name, cold), Figures.of(name, warm)))
-                            console.print(f"{repeat + 1}/{repeats} {case} {num_streams} {name:16} {comparisons[-1].first_text_ratio:.3f}")
+    for repeat, (case, run), streams in product(range(plan.repeats), plan.cases(tokenizer).items(), plan.streams):
+        for name, contestant in contestants.items():
+            cold, warm = run(contestant, streams, f"{plan.seed}/{repeat}/{streams}")
+            comparisons.append(Comparison(case, Figures.of(name, cold), Figures.of(name, warm)))
+            console.print(f"{repeat + 1}/{plan.repeats} {case} {streams:3} streams {name:16} {comparisons[-1].first_text_ratio:.3f}")
     return comparisons
 
 

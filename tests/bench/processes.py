@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,22 +40,27 @@ class ProcessTree:
 
     def rss_bytes(self) -> int:
         """Return the resident memory of all; what they share counts for each."""
-        return sum(process.memory_info().rss for process in self._processes())
+        total = 0
+        for process in self._processes():
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
 
     def stop(self) -> None:
         """End all of them, by force where they do not."""
         self.wake()
         processes = self._processes()
-        for process in processes[:1]:
-            process.terminate()
+        self._signal(signal.SIGTERM)
         _, alive = psutil.wait_procs(processes, _STOPS_WITHIN_S)
         for process in alive:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(alive)
 
     def _signal(self, number: signal.Signals) -> None:
         for process in self._processes():
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def _processes(self) -> list[psutil.Process]:
         try:

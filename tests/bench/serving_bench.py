@@ -107,6 +107,8 @@ def run_model(checkpoint: Path, plan: Plan, cache: Path, console: Console) -> tu
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         arena = Arena(checkpoint, tokenizer, plan.capacity, plan.workload.output_tokens.high, cache, scratch)
         contestants = stack.enter_context(start_all(plan.contestants, arena, console.print))
+        if not contestants:
+            raise SystemExit("nobody started")
         for name, contestant in contestants.items():
             contestant.run(plan.workload.jobs(16, f"warm-up {name}", tokenizer), _WARM_UP_STREAMS)
         bounds = measure_bounds(Shape.of(checkpoint), plan.streams)

@@ -104,9 +104,11 @@ class TestPace:
         assert (heartbeat.body, heartbeat.more) == (b"", True)
         assert rig.step("a") == [None]
 
-    def test_text_is_sent_together_with_what_follows_within_the_flush_time(self) -> None:
+    def test_text_is_sent_together_with_what_follows_within_the_flush_time_but_the_first_at_once(self) -> None:
         rig = Rig(Cadence(flush_s=3600.0, heartbeat_s=3600.0, poll_s=0.0))
         rig.admit(stream=True)
+        rig.engine.say("a", "first ")
+        assert texts([rig.reply()]) == "first "
         rig.engine.say("a", "one ")
         assert rig.step("a") == [None]
         rig.engine.say("a", "two")

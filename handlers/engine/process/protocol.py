@@ -16,7 +16,6 @@ from typing import Any, Self
 
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event, Start
-from handlers.errors import MarqueeError
 from handlers.requests import SamplingParams, TokenLogprob
 
 Row = Sequence[Any]
@@ -100,13 +99,6 @@ class LoadFailed(_Plain):
     message: str
     is_config: bool
 
-    @classmethod
-    def from_error(cls, error: Exception) -> LoadFailed:
-        """Say what a constructor of the engine has raised."""
-        if isinstance(error, MarqueeError):
-            return cls(str(error), is_config=True)
-        return cls(f"{type(error).__name__}: {error}", is_config=False)
-
 
 @dataclass(frozen=True, slots=True)
 class Events:
@@ -185,7 +177,7 @@ def _tupled(value: Any) -> Any:
 
 def _event_row(event: Event) -> Row:
     """Return (id, number of tokens), and what else there is to say, which mostly is nothing."""
-    if event.finish_reason is None and event.start is None and not event.logprobs:
+    if not (event.finish_reason or event.num_stop_tokens or event.error is not None or event.logprobs or event.start):
         return event.sequence_id, len(event.token_ids)
     logprobs = [(entry.token_id, entry.logprob, entry.top) for entry in event.logprobs]
     start = event.start and astuple(event.start)

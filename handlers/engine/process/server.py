@@ -20,7 +20,7 @@ from typing import NoReturn
 from handlers.engine.client import EngineClient, EngineStats, Event
 from handlers.engine.process.protocol import Add, Cancel, Events, FrameReader, Hello, Load, LoadFailed, Message, Report, encode
 from handlers.engine.process.source import EngineSource
-from handlers.errors import RequestError
+from handlers.errors import MarqueeError, RequestError
 
 REPORT_S = 0.2
 """How often a working engine reports how it is doing."""
@@ -141,15 +141,21 @@ def main(connection_fd: int) -> None:
     threading.Thread(target=orders.follow, name="orders", daemon=True).start()
     try:
         engine = EngineSource(**load.source).build()
+    except MarqueeError as error:
+        _fail(connection, LoadFailed(str(error), is_config=True))
     except Exception as error:
         logger.exception("the engine could not be loaded")
-        connection.sendall(encode(LoadFailed.from_error(error)))
-        sys.exit(1)
+        _fail(connection, LoadFailed(f"{type(error).__name__}: {error}", is_config=False))
     orders.server = EngineServer(connection, engine)
     try:
         orders.server.serve()
     except ConnectionError:
         os._exit(0)
+
+
+def _fail(connection: socket.socket, reason: LoadFailed) -> NoReturn:
+    connection.sendall(encode(reason))
+    sys.exit(1)
 
 
 def _die_with_the_worker() -> None:

@@ -42,6 +42,7 @@ class VllmCpu:
             "VLLM_CPU_KVCACHE_SPACE": "2",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "OMP_NUM_THREADS": str(threads),
+            "VLLM_CACHE_ROOT": str(self.home / "cache"),  # what it compiled
             "VLLM_NO_USAGE_STATS": "1",
         }
         url = f"http://127.0.0.1:{port}"

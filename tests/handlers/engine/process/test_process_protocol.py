@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,6 @@ from handlers.config import HandlerConfig
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event, Start
 from handlers.engine.process.protocol import Add, Cancel, Events, FrameReader, Hello, Load, LoadFailed, Message, Report, Watch, encode
-from handlers.errors import IntegrityError
 from handlers.requests import SamplingParams, TokenLogprob
 
 token_ids = st.integers(0, 2**31 - 1)
@@ -84,14 +82,3 @@ def test_a_message_is_complete_with_its_last_byte() -> None:
 def test_a_step_of_many_sequences_is_small() -> None:
     events = tuple(Event(f"request-{index:04d}", (index,)) for index in range(64))
     assert len(encode(Events(events))) < 64 * 24
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (IntegrityError("altered model/x"), LoadFailed("altered model/x", is_config=True)),
-        (KeyError("x"), LoadFailed("KeyError: 'x'", is_config=False)),
-    ],
-)
-def test_an_error_of_ours_is_told_from_others(error: Exception, message: LoadFailed) -> None:
-    assert LoadFailed.from_error(error) == message
