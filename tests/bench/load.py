@@ -81,7 +81,7 @@ class Api(Protocol):
         """Return the request's body and headers as httpx's ``stream`` takes them."""
 
     def read(self, transcript: Transcript) -> Answer:
-        """Read a response with status 200."""
+        """Read a response with status 200; raises ValueError where it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -185,15 +185,19 @@ def _read(api: Api, transcript: Transcript) -> Answer:
     if transcript.failure or transcript.status != httpx.codes.OK:
         error = transcript.failure or f"{transcript.status}: {transcript.body[:200].decode(errors='replace')}"
         return Answer(transcript.started_s, transcript.ended_s, error=error)
-    return api.read(transcript)
+    try:
+        return api.read(transcript)
+    except ValueError as error:
+        return Answer(transcript.started_s, transcript.ended_s, error=f"unreadable: {error}")
 
 
 def _events(arrivals: Sequence[Arrival]) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Yield server-sent events with the time at which each was whole; ours are single lines of JSON (``data: {…}``)."""
+    """Yield server-sent events with the time at which each was whole: lines of JSON (``data: {…}``), and perhaps comments (``:``)."""
     rest = b""
     for arrival in arrivals:
         *events, rest = (rest + arrival.data).split(b"\n\n")
         for event in events:
-            data = event.removeprefix(b"data: ")
-            if data != b"[DONE]":
-                yield arrival.at_s, json.loads(data)
+            for line in event.splitlines():
+                data = line.removeprefix(b"data: ")
+                if data not in (line, b"[DONE]"):
+                    yield arrival.at_s, json.loads(data)

@@ -68,7 +68,11 @@ def server() -> Iterator[FakeServer]:
                 {"choices": [{"text": ""}]},
                 {"choices": [], "usage": {"completion_tokens": num_tokens}},
             ]
-            return b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+            if body["prompt"] == "garbled":
+                return b"data: {no JSON}\n\n"
+            return (
+                b": still busy\n\n" + b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in events) + b"data: [DONE]\n\n"
+            )
 
         def log_message(self, format: str, *args: object) -> None:
             pass
@@ -92,7 +96,7 @@ def test_every_job_is_done_once_by_no_more_clients_than_asked_for(server: FakeSe
     assert all(answer.started_s < answer.text_times_s[0] <= answer.ended_s for answer in run.answers)
 
 
-@pytest.mark.parametrize(("prompt", "error"), [("fail", "500"), ("short", "1 tokens instead of 5")])
+@pytest.mark.parametrize(("prompt", "error"), [("fail", "500"), ("short", "1 tokens instead of 5"), ("garbled", "unreadable")])
 def test_a_failed_request_is_an_error_and_no_token(server: FakeServer, prompt: str, error: str) -> None:
     run = run_load(Completions(server.url, "llm"), [Job(prompt, 5), Job("fine", 5)], streams=1)
     figures = Figures.of("fake", run)

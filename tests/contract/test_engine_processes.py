@@ -25,7 +25,7 @@ LONG = {"temperature": 0, "max_tokens": 6000, "ignore_eos": True, "stream": True
 
 @pytest.fixture(scope="module")
 def server(build: Callable[..., Path]) -> Iterator[TorchServe]:
-    archive = build("replaceable", format="dir", settings={"engine": {"step_timeout_s": 5.0, "num_threads": 1}})
+    archive = build("replaceable", format="dir", settings={"engine": {"step_timeout_s": 8.0, "num_threads": 1}})
     with TorchServe.start([ServedModel.from_archive(archive)]) as server:
         yield server
 

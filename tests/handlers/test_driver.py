@@ -117,6 +117,14 @@ class TestPace:
 
         assert texts([rig.reply()]) == "one two"
 
+    def test_many_streams_get_fewer_messages(self) -> None:
+        rig = Rig(Cadence(flush_s=0.0, message_s=3600.0, heartbeat_s=3600.0, poll_s=0.0))
+        rig.admit(stream=True)
+        rig.engine.say("a", "first ")
+        rig.reply()
+        rig.engine.say("a", "second")
+        assert rig.step("a") == [None]
+
     def test_text_does_not_wait_for_the_heartbeat(self) -> None:
         rig = Rig(NEVER)
         rig.admit(stream=True)

@@ -113,12 +113,13 @@ typedef float Panel[32][32];  // 32 rows by two tiles of columns
 // Linux lets a process use the tiles once it has asked (arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
 int marquee_prepare(void) { return (int)syscall(SYS_arch_prctl, 0x1023, 18); }
 
-static void begin_tiles(void) {
-    struct { uint8_t palette, start_row, reserved[14]; uint16_t row_bytes[16]; uint8_t rows[16]; } config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) config.row_bytes[tile] = 64, config.rows[tile] = 16;
-    _tile_loadconfig(&config);
-}
+// Palette 1: eight tiles of 16 rows of 64 bytes. A constant, because gcc 12 takes only the first bytes of it for read and may drop stores.
+static const uint8_t tile_config[64] __attribute__((aligned(64))) = {
+    1, [16] = 64, [18] = 64, [20] = 64, [22] = 64, [24] = 64, [26] = 64, [28] = 64, [30] = 64,
+    [48] = 16, 16, 16, 16, 16, 16, 16, 16,
+};
 
+static void begin_tiles(void) { _tile_loadconfig(tile_config); }
 static void end_tiles(void) { _tile_release(); }
 
 #define PREFETCH_BYTES 4096

@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from handlers.engine.client import EngineClient, EngineStats, Event
@@ -74,10 +76,10 @@ class EngineServer:
             self._refused.append(Event(add.sequence_id, finish_reason="error", error=str(error)))
 
     def _await_watcher(self) -> None:
+        if self._is_watched():
+            return
+        self._report(is_last=True)
         with self._heard:
-            if self._is_watched():
-                return
-            self._report(is_last=True)
             self._heard.wait_for(self._is_watched)
 
     def _is_watched(self) -> bool:
@@ -117,7 +119,7 @@ class _Orders:
         while True:
             for message in self._receive():
                 if self.server is not None:
-                    self.server.take(message)
+                    _or_exit(partial(self.server.take, message))
 
     def _receive(self) -> list[Message]:
         try:
@@ -147,10 +149,18 @@ def main(connection_fd: int) -> None:
         logger.exception("the engine could not be loaded")
         _fail(connection, LoadFailed(f"{type(error).__name__}: {error}", is_config=False))
     orders.server = EngineServer(connection, engine)
+    _or_exit(orders.server.serve)
+
+
+def _or_exit(function: Callable[[], object]) -> None:
+    """Call ``function``; if it raises, end this process, as half an engine is worse than none. The worker starts another."""
     try:
-        orders.server.serve()
+        function()
     except ConnectionError:
         os._exit(0)
+    except Exception:
+        logger.exception("the engine process cannot go on")
+        os._exit(1)
 
 
 def _fail(connection: socket.socket, reason: LoadFailed) -> NoReturn:

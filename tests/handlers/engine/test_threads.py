@@ -21,8 +21,13 @@ def two_threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("faster", [1, 2])
 def test_the_faster_number_is_kept(faster: int) -> None:
-    settle_num_threads(lambda: None if torch.get_num_threads() == faster else time.sleep(0.01), asked=None)
+    settle_num_threads(lambda: time.sleep(0.003 if torch.get_num_threads() == faster else 0.02), asked=None)
     assert torch.get_num_threads() == faster
+
+
+def test_a_model_that_is_soon_done_leaves_a_core_to_the_server() -> None:
+    settle_num_threads(lambda: time.sleep(0.0 if torch.get_num_threads() == 2 else 0.001), asked=None)
+    assert torch.get_num_threads() == 1
 
 
 def test_what_the_operator_asks_for_is_not_tried() -> None:
