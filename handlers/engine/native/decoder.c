@@ -129,12 +129,11 @@ static inline void prefetch_tile(const bf16 *tile) {
 }
 
 // `rows` (at most 32) of `inputs`, (rows, depth), times two tiles of columns.
-static void multiply(const bf16 *inputs, int64_t rows, const bf16 *weights, int64_t depth, Panel panel) {
+static void multiply(const bf16 *inputs, int64_t rows, const bf16 *weights, int64_t depth, int fresh, Panel panel) {
     const bf16 *second = weights + depth * BLOCK;
     _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
     for (int64_t k = 0; k < depth; k += 32) {
-        prefetch_tile(weights + k * BLOCK);
-        prefetch_tile(second + k * BLOCK);
+        if (fresh) prefetch_tile(weights + k * BLOCK), prefetch_tile(second + k * BLOCK);
         _tile_loadd(6, weights + k * BLOCK, 64);
         _tile_loadd(7, second + k * BLOCK, 64);
         _tile_loadd(4, inputs + k, depth * 2);
@@ -180,7 +179,8 @@ static inline __attribute__((always_inline)) void multiply_rows(
     }
 }
 
-static void multiply(const bf16 *inputs, int64_t rows, const bf16 *weights, int64_t depth, Panel panel) {
+static void multiply(const bf16 *inputs, int64_t rows, const bf16 *weights, int64_t depth, int fresh, Panel panel) {
+    (void)fresh;
     int64_t row = 0;
     for (; row + 8 <= rows; row += 8) multiply_rows(inputs + row * depth, 8, weights, depth, panel + row);
     for (; row + 4 <= rows; row += 4) multiply_rows(inputs + row * depth, 4, weights, depth, panel + row);
@@ -208,7 +208,7 @@ static inline __attribute__((always_inline)) void project(
         for (int64_t row = 0; row < rows; row += 32) {
             int64_t rows_here = rows - row < 32 ? rows - row : 32;
             Panel panel;
-            multiply(inputs + row * depth, rows_here, weights + column * depth, depth, panel);
+            multiply(inputs + row * depth, rows_here, weights + column * depth, depth, row == 0, panel);
             for (int64_t r = 0; r < rows_here; r++)
                 finish(output, row + r, column, _mm512_loadu_ps(&panel[r][0]), _mm512_loadu_ps(&panel[r][16]));
         }
