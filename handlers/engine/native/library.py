@@ -22,8 +22,8 @@ _TIMEOUT_S = 120
 def load_library(source: Path) -> ctypes.CDLL | None:
     """Return the compiled ``source``; None, with the reason in the log, where it cannot be compiled or loaded.
 
-    The result is kept in a directory that only this user may write (``XDG_CACHE_HOME``), under a name made of the source, the compiler and
-    the processor. Takes about a second the first time.
+    The result is kept in a directory that only this user may write (``XDG_CACHE_HOME``), under a name made of the sources beside it, the
+    compiler and the processor. Takes about a second the first time.
     """
     try:
         compiler = next(path for name in _COMPILERS if (path := shutil.which(name)))
@@ -62,7 +62,8 @@ def _cache_directory() -> Path:
 
 def _fingerprint(source: Path, compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True, timeout=_TIMEOUT_S).stdout
-    parts = (source.read_text(), version, _processor(), " ".join(_FLAGS))
+    files = sorted(source.parent.glob("*.[ch]"))  # with the headers
+    parts = (*(file.read_text() for file in files), version, _processor(), " ".join(_FLAGS))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
