@@ -71,10 +71,8 @@ class LeanRunner:
         hidden = self._decode(layout)[layout.sampling]
         return self._head(self._normalize(hidden, self._final_norm)).float()
 
-    @torch.inference_mode()
     def reset(self) -> None:
-        """Forget all sequences; see Runner."""
-        self._cache.clear()
+        """Forget all sequences; see Runner. A block is cleared when its next owner begins it."""
 
     def _decode(self, layout: StepLayout) -> Tensor:
         """Return the residual stream after the last layer.  # (num_tokens, hidden)"""

@@ -41,11 +41,6 @@ class PagedCache:
             for tensor in (*self._keys, *self._values):
                 tensor.index_fill_(0, layout.new_blocks, 0)
 
-    def clear(self) -> None:
-        """Empty every block."""
-        for tensor in (*self._keys, *self._values):
-            tensor.zero_()
-
     def write(self, layer: int, layout: StepLayout, key: Tensor, value: Tensor) -> None:
         """Keep the step's keys and values, ``(num_tokens, num_heads, dim)`` each."""
         self._keys[layer].flatten(0, 1).index_copy_(0, layout.places, key)

@@ -41,10 +41,8 @@ class TransformersRunner:
         self._cache.begin(layout)
         return forward(self._model, layout.token_ids, layout.positions, StepAttention(self._cache, layout), layout.sampling)
 
-    @torch.inference_mode()
     def reset(self) -> None:
-        """Forget all sequences; see Runner."""
-        self._cache.clear()
+        """Forget all sequences; see Runner. A block is cleared when its next owner begins it."""
 
 
 def replace_attention(model: PreTrainedModel) -> None:

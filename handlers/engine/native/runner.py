@@ -99,8 +99,7 @@ class NativeRunner:
         return arrays["logits"][:, : self.vocab_size]
 
     def reset(self) -> None:
-        """Forget all sequences; see Runner."""
-        self._cache.zero_()
+        """Forget all sequences; see Runner. What they left is never read: zeroing it would only make untouched memory real."""
 
     def _pack(self, parts: DecoderParts) -> _Model:
         half = parts.head_dim // 2

@@ -1,7 +1,6 @@
 """Models that the engine cannot run are refused before they serve anyone."""
 
 import pytest
-import torch
 from tiny_models import CONFIGS, make_model
 from transformers import BloomConfig, GptOssConfig, MambaConfig, T5Config, T5ForConditionalGeneration
 
@@ -54,7 +53,8 @@ class ForgetfulRunner(TransformersRunner):
     """Loses its context between steps, as a model with a cache that is not ours would."""
 
     def run(self, plan):
-        self.reset()
+        for tensor in (*self._cache._keys, *self._cache._values):
+            tensor.zero_()
         return super().run(plan)
 
 
@@ -64,11 +64,3 @@ def test_a_runner_that_disagrees_with_the_model_is_refused():
     runner = ForgetfulRunner(model, adoption.kv_shapes, num_blocks=1, block_tokens=16, max_model_len=16)
     with pytest.raises(Unfit, match="differs"):
         check_runner(model, runner, adoption)
-
-
-def test_checking_leaves_the_runner_empty():
-    model = make_model(CONFIGS["llama"])
-    adoption = adopt(model)
-    runner = TransformersRunner(model, adoption.kv_shapes, num_blocks=1, block_tokens=16, max_model_len=16)
-    check_runner(model, runner, adoption)
-    assert all(not torch.any(keys) for keys in runner._cache._keys)
