@@ -12,13 +12,14 @@ _TRIALS = 5
 _LONG_STEP_S = 0.1
 """A step that takes this long is no small model's, and needs no second look."""
 _SHORT_STEP_S = 0.0025
-"""Of eight sequences: 0.3 ms a token, which is what the server around the engine needs of a core. It gets one, where the engine needs less."""
+"""Of eight sequences: 0.3 ms a token, as the server around the engine takes. Where the engine takes less, the server gets a core."""
 
 
 def settle_num_threads(step: Callable[[], object], asked: int | None) -> None:
     """Set torch's threads for this process: ``asked``, or else by trial the faster of one and all of them at ``step``, of eight sequences.
 
-    A model that is done so soon leaves a core to the server. Call it before the thread that runs the model starts: torch hands the number to new threads only.
+    A model that is done so soon leaves a core to the server. Call it before the thread that runs the model starts: torch hands the number to
+    new threads only.
     """
     import torch
 
