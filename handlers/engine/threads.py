@@ -18,8 +18,8 @@ _SHORT_STEP_S = 0.0025
 def settle_num_threads(step: Callable[[], object], asked: int | None) -> None:
     """Set torch's threads for this process: ``asked``, or else by trial the faster of one and all of them at ``step``, of eight sequences.
 
-    A model that is done so soon leaves a core to the server. Call it before the thread that runs the model starts: torch hands the number to
-    new threads only.
+    A model that is done so soon leaves a core to the server. Call it before the thread that runs the model starts: torch hands the number
+    to new threads only.
     """
     import torch
 
