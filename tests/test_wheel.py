@@ -56,7 +56,8 @@ def run(environment: Path, program: str, *arguments: str | Path) -> str:
 
 
 def test_holds_every_module_and_all_configuration(wheel):
-    wanted = {file.relative_to(ROOT) for package in ("handlers", "archiver") for file in (ROOT / package).rglob("*.py")}
+    sources = [file for package in ("handlers", "archiver") for file in (ROOT / package).rglob("*.*")]
+    wanted = {file.relative_to(ROOT) for file in sources if file.suffix in (".py", ".c", ".h")}
     wanted |= {Path("archiver") / file.relative_to(ROOT) for file in (ROOT / "config").rglob("*") if file.is_file()}
     with zipfile.ZipFile(wheel) as members:
         held = {Path(name) for name in members.namelist()}

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from process_fakes import ScriptedHandler, children
-
-from handlers.engine.process.client import ProcessClient, start_process_client
-
-Start = Callable[..., ProcessClient]
+from process_fakes import EngineStarter
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts scripted engines: ``start(**engine settings)``."""
-    clients: list[ProcessClient] = []
-
-    def start(**engine: Any) -> ProcessClient:
-        clients.append(start_process_client(ScriptedHandler.configured(tmp_path, **engine)))
-        return clients[-1]
-
-    before = set(children(os.getpid()))
+def start(tmp_path: Path) -> Iterator[EngineStarter]:
+    start = EngineStarter(tmp_path)
     yield start
-    for client in clients:
+    for client in start.clients:
         client.close()
-    assert set(children(os.getpid())) <= before, "a process was left behind"
+    assert not start.processes(), "a process was left behind"

@@ -13,6 +13,7 @@ from typing import Any
 from handlers.config import EngineConfig, HandlerConfig
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event, Start
+from handlers.engine.process.client import ProcessClient, start_process_client
 from handlers.errors import ConfigError
 from handlers.requests import SamplingParams
 
@@ -152,6 +153,22 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline_s, "it never came true"
         time.sleep(0.01)
+
+
+class EngineStarter:
+    """Starts scripted engines, ``start(**engine settings)``, and knows which children of this process have come since."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._strangers = set(children(os.getpid()))
+        self.clients: list[ProcessClient] = []
+
+    def __call__(self, **engine: Any) -> ProcessClient:
+        self.clients.append(start_process_client(ScriptedHandler.configured(self._directory, **engine)))
+        return self.clients[-1]
+
+    def processes(self) -> set[int]:
+        return set(children(os.getpid())) - self._strangers
 
 
 def children(pid: int) -> Iterator[int]:

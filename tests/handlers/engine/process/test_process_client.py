@@ -7,27 +7,25 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from process_fakes import REFUSE, ScriptedHandler, children, continuation, end_of, has_ended, poll_until, tokens_of, wait_until
+from process_fakes import REFUSE, EngineStarter, ScriptedHandler, continuation, end_of, has_ended, poll_until, tokens_of, wait_until
 
 from handlers.config import EngineConfig, HandlerConfig
 from handlers.engine.client import Start as SequenceStart
-from handlers.engine.process.client import SHUTTING_DOWN, ProcessClient, start_process_client
+from handlers.engine.process.client import SHUTTING_DOWN, start_process_client
 from handlers.engine.process.source import EngineSource
 from handlers.errors import ConfigError, InvalidRequest, Overloaded, Unavailable
 from handlers.requests import SamplingParams
 
-Start = Callable[..., ProcessClient]
 ENDLESS = SamplingParams(max_tokens=10**6)
 SHORT = SamplingParams(max_tokens=5)
 
 
-def test_tokens_come_in_order_and_the_end_once(start: Start) -> None:
+def test_tokens_come_in_order_and_the_end_once(start: EngineStarter) -> None:
     client = start()
     for name in "abc":
         client.add(name, [1, ord(name)], SHORT)
@@ -38,7 +36,7 @@ def test_tokens_come_in_order_and_the_end_once(start: Start) -> None:
     assert client.poll(0) == []
 
 
-def test_events_of_a_sequence_are_joined_until_polled(start: Start) -> None:
+def test_events_of_a_sequence_are_joined_until_polled(start: EngineStarter) -> None:
     client = start()
     client.add("a", [1], SHORT)
     assert client.drain(20)
@@ -46,7 +44,7 @@ def test_events_of_a_sequence_are_joined_until_polled(start: Start) -> None:
     assert (list(event.token_ids), event.finish_reason) == (continuation([1], 5), "length")
 
 
-def test_the_limits_are_the_engines_own_and_hold_before_anything_is_sent(start: Start) -> None:
+def test_the_limits_are_the_engines_own_and_hold_before_anything_is_sent(start: EngineStarter) -> None:
     client = start(max_running=1, max_waiting=1, max_model_len=50)
     assert (client.max_model_len, client.limits.max_waiting) == (50, 1)
     for prompt in ([], [1] * 50, [10**6]):
@@ -60,7 +58,7 @@ def test_the_limits_are_the_engines_own_and_hold_before_anything_is_sent(start: 
         client.add("a", [1], SHORT)
 
 
-def test_a_cancelled_sequence_ends_and_makes_room(start: Start) -> None:
+def test_a_cancelled_sequence_ends_and_makes_room(start: EngineStarter) -> None:
     client = start(max_running=1, max_waiting=0)
     client.add("a", [1], ENDLESS)
     poll_until(client, lambda events: bool(events))
@@ -71,7 +69,7 @@ def test_a_cancelled_sequence_ends_and_makes_room(start: Start) -> None:
     poll_until(client, has_ended("b"))
 
 
-def test_what_only_the_engine_refuses_ends_with_an_error(start: Start) -> None:
+def test_what_only_the_engine_refuses_ends_with_an_error(start: EngineStarter) -> None:
     client = start()
     client.add("a", [REFUSE], SHORT)
     assert end_of(poll_until(client, has_ended("a")), "a").error == "not this one"
@@ -79,7 +77,7 @@ def test_what_only_the_engine_refuses_ends_with_an_error(start: Start) -> None:
     poll_until(client, has_ended("b"))
 
 
-def test_statistics_come_from_the_engine(start: Start) -> None:
+def test_statistics_come_from_the_engine(start: EngineStarter) -> None:
     client = start()
     client.add("a", [1], SamplingParams(max_tokens=10))
     poll_until(client, has_ended("a"))
@@ -87,7 +85,7 @@ def test_statistics_come_from_the_engine(start: Start) -> None:
     assert client.stats().steps >= 10
 
 
-def test_an_engine_that_nobody_watches_is_asked_for_nothing(start: Start) -> None:
+def test_an_engine_that_nobody_watches_is_asked_for_nothing(start: EngineStarter) -> None:
     client = start()
     client.add("a", [1], ENDLESS)
     poll_until(client, lambda events: bool(events))
@@ -102,7 +100,7 @@ def test_an_engine_that_nobody_watches_is_asked_for_nothing(start: Start) -> Non
     poll_until(client, lambda events: bool(events))
 
 
-def test_draining_refuses_new_work_and_finishes_the_old(start: Start) -> None:
+def test_draining_refuses_new_work_and_finishes_the_old(start: EngineStarter) -> None:
     client = start()
     client.add("a", [1], SamplingParams(max_tokens=100))
     assert client.drain(20)
@@ -111,13 +109,13 @@ def test_draining_refuses_new_work_and_finishes_the_old(start: Start) -> None:
     assert len(tokens_of(client.poll(0), "a")) == 100
 
 
-def test_draining_gives_up_in_time(start: Start) -> None:
+def test_draining_gives_up_in_time(start: EngineStarter) -> None:
     client = start()
     client.add("a", [1], ENDLESS)
     assert not client.drain(0.05)
 
 
-def test_closing_ends_live_sequences_and_the_process(start: Start) -> None:
+def test_closing_ends_live_sequences_and_the_process(start: EngineStarter) -> None:
     client = start()
     (replica,) = client.replicas()
     client.add("a", [1], ENDLESS)
@@ -127,10 +125,10 @@ def test_closing_ends_live_sequences_and_the_process(start: Start) -> None:
     assert (event.finish_reason, event.error) == ("error", SHUTTING_DOWN)
     with pytest.raises(Unavailable):
         client.add("b", [1], SHORT)
-    assert replica.pid not in set(children(os.getpid()))
+    assert replica.pid not in start.processes()
 
 
-def test_closing_wakes_a_poll(start: Start) -> None:
+def test_closing_wakes_a_poll(start: EngineStarter) -> None:
     client = start()
     poller = threading.Thread(target=client.poll, args=(60,))
     poller.start()
@@ -139,7 +137,7 @@ def test_closing_wakes_a_poll(start: Start) -> None:
     assert not poller.is_alive()
 
 
-def test_many_threads_at_once_lose_nothing(start: Start) -> None:
+def test_many_threads_at_once_lose_nothing(start: EngineStarter) -> None:
     client = start(max_running=64, max_waiting=200)
 
     def submit(worker: int) -> None:
@@ -156,7 +154,7 @@ def test_many_threads_at_once_lose_nothing(start: Start) -> None:
             assert tokens_of(events, f"{worker}-{index}") == continuation([worker, index], 5)
 
 
-def test_large_prompts_pass_through_a_small_socket(start: Start) -> None:
+def test_large_prompts_pass_through_a_small_socket(start: EngineStarter) -> None:
     client = start(max_model_len=200_000)
     for index in range(8):
         client.add(f"{index}", [index] * 150_000, SHORT)
@@ -176,12 +174,12 @@ class TestLoading:
     )
     @pytest.mark.parametrize("replicas", [1, 2])
     def test_a_failure_comes_back_as_such(
-        self, start: Start, tmp_path: Path, problem: str, error: type[Exception], message: str, replicas: int
+        self, start: EngineStarter, tmp_path: Path, problem: str, error: type[Exception], message: str, replicas: int
     ) -> None:
         (tmp_path / problem).touch()
         with pytest.raises(error, match=message):
             start(replicas=replicas)
-        assert not list(children(os.getpid()))
+        assert not start.processes()
 
     def test_the_engine_gets_the_handlers_configuration(self, tmp_path: Path) -> None:
         config = HandlerConfig(engine=EngineConfig(max_model_len=77, kv_memory_gib=0.1, num_threads=3))

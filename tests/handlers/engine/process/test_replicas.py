@@ -6,17 +6,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from process_fakes import CRASH, DIE, HANG, children, continuation, end_of, has_ended, poll_until, tokens_of, wait_until
+from process_fakes import CRASH, DIE, HANG, EngineStarter, continuation, end_of, has_ended, poll_until, tokens_of, wait_until
 
 from handlers.engine.process.client import ProcessClient
 from handlers.engine.process.dispatcher import LOST
 from handlers.requests import SamplingParams
 
-Start = Callable[..., ProcessClient]
 ENDLESS = SamplingParams(max_tokens=10**6)
 LONG = SamplingParams(max_tokens=200)
 SHORT = SamplingParams(max_tokens=5)
@@ -39,13 +37,13 @@ def begin(client: ProcessClient, *names: str) -> None:
     poll_until(client, lambda events: heard.update(event.sequence_id for event in events) or heard >= set(names))
 
 
-def test_work_is_spread_over_replicas(start: Start) -> None:
+def test_work_is_spread_over_replicas(start: EngineStarter) -> None:
     client = start(replicas=2)
     begin(client, "a", "b", "c", "d")
     assert [replica.sequences for replica in client.replicas()] == [2, 2]
 
 
-def test_a_killed_engine_costs_only_what_it_had_begun(start: Start) -> None:
+def test_a_killed_engine_costs_only_what_it_had_begun(start: EngineStarter) -> None:
     client = start(replicas=2)
     begin(client, "a", "b")
     os.kill(holder_of(client, "a"), signal.SIGKILL)
@@ -58,7 +56,7 @@ def test_a_killed_engine_costs_only_what_it_had_begun(start: Start) -> None:
     wait_until(lambda: states(client) == ["ready", "ready"])
 
 
-def test_what_was_not_begun_is_done_after_the_restart(start: Start) -> None:
+def test_what_was_not_begun_is_done_after_the_restart(start: EngineStarter) -> None:
     client = start()
     (replica,) = client.replicas()
     os.kill(replica.pid, signal.SIGSTOP)
@@ -70,7 +68,7 @@ def test_what_was_not_begun_is_done_after_the_restart(start: Start) -> None:
         assert tokens_of(events, name) == continuation([ord(name)], 5)
 
 
-def test_a_request_that_kills_its_engine_is_not_tried_for_ever(start: Start) -> None:
+def test_a_request_that_kills_its_engine_is_not_tried_for_ever(start: EngineStarter) -> None:
     client = start(replicas=3)
     client.add("poison", [DIE], SHORT)
     assert end_of(poll_until(client, has_ended("poison")), "poison").error == LOST
@@ -78,7 +76,7 @@ def test_a_request_that_kills_its_engine_is_not_tried_for_ever(start: Start) -> 
     assert tokens_of(poll_until(client, has_ended("a")), "a") == continuation([1], 5)
 
 
-def test_requests_that_come_while_the_engine_restarts_wait_for_it(start: Start, tmp_path: Path) -> None:
+def test_requests_that_come_while_the_engine_restarts_wait_for_it(start: EngineStarter, tmp_path: Path) -> None:
     client = start()
     (tmp_path / "slow").touch()
     os.kill(client.replicas()[0].pid, signal.SIGKILL)
@@ -88,7 +86,7 @@ def test_requests_that_come_while_the_engine_restarts_wait_for_it(start: Start, 
 
 
 @pytest.mark.parametrize("how", ["stopped", "without steps"])
-def test_a_hung_engine_is_replaced(start: Start, how: str) -> None:
+def test_a_hung_engine_is_replaced(start: EngineStarter, how: str) -> None:
     client = start(replicas=2, step_timeout_s=2.0)
     begin(client, "a", "b")
     hung = holder_of(client, "a")
@@ -109,7 +107,7 @@ def _order_to_hang() -> object:
     return Add("hang", [HANG], SHORT)
 
 
-def test_an_engine_that_nobody_watches_is_not_taken_for_hung(start: Start) -> None:
+def test_an_engine_that_nobody_watches_is_not_taken_for_hung(start: EngineStarter) -> None:
     client = start(step_timeout_s=1.0)
     begin(client, "a")
     (before,) = client.replicas()
@@ -119,7 +117,7 @@ def test_an_engine_that_nobody_watches_is_not_taken_for_hung(start: Start) -> No
     assert client.poll(5)
 
 
-def test_an_engine_that_fails_as_a_whole_is_replaced(start: Start) -> None:
+def test_an_engine_that_fails_as_a_whole_is_replaced(start: EngineStarter) -> None:
     client = start()
     client.add("a", [CRASH], SamplingParams(max_tokens=2))
     assert end_of(poll_until(client, has_ended("a")), "a").error == LOST
@@ -127,7 +125,7 @@ def test_an_engine_that_fails_as_a_whole_is_replaced(start: Start) -> None:
     poll_until(client, has_ended("b"))
 
 
-def test_a_client_that_is_not_polled_for_a_while_loses_nothing(start: Start) -> None:
+def test_a_client_that_is_not_polled_for_a_while_loses_nothing(start: EngineStarter) -> None:
     client = start()
     client.add("a", [1], SamplingParams(max_tokens=800))
     time.sleep(1.0)
@@ -135,7 +133,7 @@ def test_a_client_that_is_not_polled_for_a_while_loses_nothing(start: Start) -> 
     assert tokens_of(events, "a") == continuation([1], 800)
 
 
-def test_adding_never_waits_for_an_engine_that_does_not_read(start: Start) -> None:
+def test_adding_never_waits_for_an_engine_that_does_not_read(start: EngineStarter) -> None:
     client = start(max_model_len=200_000)
     pid = client.replicas()[0].pid
     os.kill(pid, signal.SIGSTOP)
@@ -149,7 +147,7 @@ def test_adding_never_waits_for_an_engine_that_does_not_read(start: Start) -> No
 
 
 class TestScaling:
-    def test_up_and_down_while_serving(self, start: Start) -> None:
+    def test_up_and_down_while_serving(self, start: EngineStarter) -> None:
         client = start()
         begin(client, "a")
         first = holder_of(client, "a")
@@ -160,7 +158,7 @@ class TestScaling:
         client.cancel("a")
         poll_until(client, has_ended("a"))
         wait_until(lambda: states(client) == ["ready", "ready"])
-        wait_until(lambda: first not in set(children(os.getpid())))
+        wait_until(lambda: first not in start.processes())
 
         client.scale(1)
         for name in "bc":
@@ -168,11 +166,11 @@ class TestScaling:
             client.cancel(name)
         poll_until(client, has_ended("b", "c"))
         wait_until(lambda: states(client) == ["ready"])
-        wait_until(lambda: len(set(children(os.getpid()))) == 1)
+        wait_until(lambda: len(start.processes()) == 1)
         client.add("d", [1], SHORT)
         poll_until(client, has_ended("d"))
 
-    def test_what_was_to_go_may_stay(self, start: Start) -> None:
+    def test_what_was_to_go_may_stay(self, start: EngineStarter) -> None:
         client = start(replicas=2)
         begin(client, "a", "b")
         pids = [replica.pid for replica in client.replicas()]
@@ -181,14 +179,14 @@ class TestScaling:
         wait_until(lambda: states(client) == ["ready", "ready"])
         assert [replica.pid for replica in client.replicas()] == pids
 
-    def test_at_least_one_remains(self, start: Start) -> None:
+    def test_at_least_one_remains(self, start: EngineStarter) -> None:
         client = start()
         with pytest.raises(ValueError, match="at least one"):
             client.scale(0)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
-def test_each_of_two_replicas_has_its_share_of_the_cores(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_two_replicas_has_its_share_of_the_cores(start: EngineStarter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     client = start(replicas=2)
     shares = [os.sched_getaffinity(replica.pid) for replica in client.replicas()]
@@ -196,7 +194,7 @@ def test_each_of_two_replicas_has_its_share_of_the_cores(start: Start, monkeypat
     assert not shares[0] & shares[1]
 
 
-def test_restarts_leak_nothing(start: Start) -> None:
+def test_restarts_leak_nothing(start: EngineStarter) -> None:
     client = start(replicas=2)
 
     def open_files() -> int:
@@ -210,5 +208,5 @@ def test_restarts_leak_nothing(start: Start) -> None:
         client.add(f"{round_}", [1], LONG)
         wait_until(lambda: states(client) == ["ready", "ready"])
         poll_until(client, has_ended(f"{round_}"))
-    wait_until(lambda: len(set(children(os.getpid()))) == 2)
+    wait_until(lambda: len(start.processes()) == 2)
     assert (open_files(), threading.active_count()) == before
