@@ -51,6 +51,8 @@ class Checkpoint:
             temperature=float(temperature),
             top_p=float(_number(given, "top_p", default.top_p)),
             top_k=int(_number(given, "top_k", default.top_k)),
+            min_p=float(_number(given, "min_p", default.min_p)),
+            repetition_penalty=float(_number(given, "repetition_penalty", default.repetition_penalty)),
         )
 
     def load(self) -> Any:
@@ -105,6 +107,8 @@ def _number(given: dict[str, Any], name: str, default: float) -> float:
     value = default if given.get(name) is None else given[name]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise ConfigError(f"{name} in generation_config.json must be a number from 0 up, got {value!r}")
+    if name == "repetition_penalty" and value == 0:
+        raise ConfigError(f"{name} in generation_config.json must be above 0; 1 is none")
     return value
 
 

@@ -67,8 +67,8 @@ class TestSamplingDefaults:
         assert self.defaults(bare, {"eos_token_id": 2}) == SamplingParams()
 
     def test_the_authors_recommendation_holds(self, bare: Path) -> None:
-        given = {"do_sample": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20}
-        assert self.defaults(bare, given) == SamplingParams(temperature=0.6, top_p=0.95, top_k=20)
+        given = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+        assert self.defaults(bare, {"do_sample": True} | given) == SamplingParams(**given)
 
     @pytest.mark.parametrize("given", [{"do_sample": False}, {"do_sample": False, "temperature": 0.6}, {"temperature": 0}])
     def test_a_greedy_recommendation_holds(self, bare: Path, given: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class TestSamplingDefaults:
     def test_null_is_no_recommendation(self, bare: Path) -> None:
         assert self.defaults(bare, {"temperature": None, "top_p": None, "top_k": None}) == SamplingParams()
 
-    @pytest.mark.parametrize("given", [{"temperature": "hot"}, {"top_p": -1}, {"top_k": True}, {"temperature": float("nan")}, []])
+    @pytest.mark.parametrize("given", [{"temperature": "hot"}, {"repetition_penalty": 0}, {"top_p": -1}, {"top_k": True}, {"temperature": float("nan")}, []])
     def test_nonsense_is_named(self, bare: Path, given: Any) -> None:
         with pytest.raises(ConfigError, match=r"generation_config\.json"):
             self.defaults(bare, given)
