@@ -108,7 +108,7 @@ def _number(given: dict[str, Any], name: str, default: float) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
         raise ConfigError(f"{name} in generation_config.json must be a number from 0 up, got {value!r}")
     if name == "repetition_penalty" and value == 0:
-        raise ConfigError(f"{name} in generation_config.json must be above 0; 1 is none")
+        raise ConfigError("repetition_penalty in generation_config.json must be above 0; 1 is none")
     return value
 
 
