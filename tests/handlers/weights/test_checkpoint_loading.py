@@ -77,7 +77,10 @@ class TestSamplingDefaults:
     def test_null_is_no_recommendation(self, bare: Path) -> None:
         assert self.defaults(bare, {"temperature": None, "top_p": None, "top_k": None}) == SamplingParams()
 
-    @pytest.mark.parametrize("given", [{"temperature": "hot"}, {"repetition_penalty": 0}, {"top_p": -1}, {"top_k": True}, {"temperature": float("nan")}, []])
+    @pytest.mark.parametrize(
+        "given",
+        [{"temperature": "hot"}, {"repetition_penalty": 0}, {"top_p": -1}, {"top_k": True}, {"temperature": float("nan")}, []],
+    )
     def test_nonsense_is_named(self, bare: Path, given: Any) -> None:
         with pytest.raises(ConfigError, match=r"generation_config\.json"):
             self.defaults(bare, given)
