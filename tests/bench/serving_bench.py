@@ -2,7 +2,7 @@
 
     python -m tests.bench.serving_bench --models m15,m135 --contestants all --repeats 3 --out /tmp/serving
 
-Contestants take turns (A B A B …) at each number of streams, so that whatever else the machine does meets all of them; who is not asked
+Contestants take turns (A B B A …) at each number of streams, so that whatever else the machine does meets all of them; who is not asked
 sleeps (SIGSTOP). Each turn has fresh random prompts, the same for all, so that no prefix cache helps. Peers are installed beforehand:
 ``python -m tests.bench.peers.catalogue``, or ``--install``.
 """
@@ -120,7 +120,9 @@ def _take_turns(contestants: Mapping[str, Contestant], plan: Plan, tokenizer: To
     for repeat in range(plan.repeats):
         for streams in plan.streams:
             jobs = plan.workload.jobs(plan.num_requests(streams), f"{plan.seed}/{repeat}/{streams}", tokenizer)
-            for name, contestant in contestants.items():
+            # Forwards and backwards, because who comes after whom makes a difference: caches, clock rates.
+            for name in sorted(contestants, key=list(contestants).index, reverse=repeat % 2 == 1):
+                contestant = contestants[name]
                 run = contestant.run(jobs, streams)
                 figures.append(Figures.of(name, run, contestant.rss_bytes()))
                 console.print(f"{repeat + 1}/{plan.repeats} {streams:3} streams {name:16} {figures[-1].tokens_per_s:6.0f} tokens/s")
