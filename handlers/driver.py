@@ -1,7 +1,7 @@
 """Drive an engine from TorchServe's continuous batching: who came, who left, and what is new for whom, in one short step.
 
 The rules come from the frontend's protocol (TorchServe 0.12, ``ContinuousBatching.java``). In each call the frontend lists every live
-request and waits for the answer, so a step waits for the engine for milliseconds only. Only a message with more to follow makes the
+request and waits for the answer, so a step never waits for the engine longer than ``poll_s``. Only a message with more to follow makes the
 frontend look whether the client is still there, so a request without news gets an empty one every ``heartbeat_s``; a client that left is
 missing from the next call. A stream needs two messages, so the first one is always empty: it carries the status, and the payload is not
 sent again after it.
@@ -29,22 +29,19 @@ logger = logging.getLogger(__name__)
 
 _ENGINE_LOST = "the engine does not answer; send this request again"
 _GAUGES_EVERY_S = 1.0
-_STEP_SLACK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """How often things are sent, in seconds. ``message_s``: how far apart the messages of all requests are to be on average, at least.
 
-    A message costs the frontend and the client about 0.3 ms of a core, so that many streams get fewer and longer ones. ``poll_s``: how long
-    a call waits for news, or ``max_poll_s`` at most where the engine's steps take longer: an answer without news costs as much as one with.
+    A message costs the frontend and the client about 0.3 ms of a core, so that many streams get fewer and longer ones.
     """
 
     flush_s: float = 0.01
     message_s: float = 0.0005
     heartbeat_s: float = 0.2
     poll_s: float = 0.015
-    max_poll_s: float = 0.05
 
 
 class ContinuousDriver:
@@ -63,19 +60,18 @@ class ContinuousDriver:
         self._choices: dict[str, LiveChoice] = {}
         self._gauges = EngineGauges(handler.report)
         self._gauges_due_s = 0.0
-        self._poll_s = cadence.poll_s
 
     def step(self, batch: Sequence[Incoming]) -> list[Reply | None]:
         """Return a reply for each request in ``batch``, in its order; None where there is nothing to say yet."""
         self._cancel_vanished({incoming.id for incoming in batch})
         admitted = {incoming.id: self._admit(incoming) for incoming in batch if incoming.id not in self._live}
-        self._collect(0.0 if admitted else self._poll_s)
+        self._collect(0.0 if admitted else self._cadence.poll_s)
         now_s, was_busy = time.monotonic(), bool(self._live)
         replies = [admitted.get(incoming.id) or self._next_reply(incoming.id, now_s) for incoming in batch]
         is_done = was_busy and not self._live  # There may be no call for a long time.
         if is_done or now_s >= self._gauges_due_s:
             self._gauges_due_s = now_s + _GAUGES_EVERY_S
-            self._watch_engine()
+            self._report_gauges()
         return replies
 
     def _cancel_vanished(self, present: set[str]) -> None:
@@ -192,12 +188,9 @@ class ContinuousDriver:
             del self._choices[choice.request.sequence_id]
             run_observer(self._handler.record, choice.request)
 
-    def _watch_engine(self) -> None:
-        """Report the engine's gauges, and learn how long to wait for its steps."""
+    def _report_gauges(self) -> None:
         try:
-            stats = self._engine.stats()
-            self._poll_s = max(self._cadence.poll_s, min(stats.step_ms_p50 / 1000 + _STEP_SLACK_S, self._cadence.max_poll_s))
-            self._gauges.report(asdict(stats))
+            self._gauges.report(asdict(self._engine.stats()))
         except Exception:
             logger.exception("the engine's gauges could not be reported")
 

@@ -17,8 +17,8 @@ from handlers.wire.completions import CompletionCodec
 from tests.fakes import FakeEngine, parse_events
 
 ROUTE = "v1/completions"
-AT_ONCE = Cadence(flush_s=0.0, message_s=0.0, heartbeat_s=0.0, poll_s=0.0, max_poll_s=0.0)
-NEVER = Cadence(flush_s=0.0, message_s=0.0, heartbeat_s=3600.0, poll_s=0.0, max_poll_s=0.0)
+AT_ONCE = Cadence(flush_s=0.0, message_s=0.0, heartbeat_s=0.0, poll_s=0.0)
+NEVER = Cadence(flush_s=0.0, message_s=0.0, heartbeat_s=3600.0, poll_s=0.0)
 
 
 class _Generation(HandlerHooks):

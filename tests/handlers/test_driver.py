@@ -94,7 +94,7 @@ class TestAnswers:
 
 class TestPace:
     def test_a_request_without_news_gets_an_empty_message_now_and_then(self) -> None:
-        rig = Rig(Cadence(flush_s=0.0, heartbeat_s=0.05, poll_s=0.0, max_poll_s=0.0))
+        rig = Rig(Cadence(flush_s=0.0, heartbeat_s=0.05, poll_s=0.0))
         rig.admit()
         assert rig.step("a") == [None]
         rig.driver._live["a"].exchange.last_sent_s -= 0.05
@@ -105,7 +105,7 @@ class TestPace:
         assert rig.step("a") == [None]
 
     def test_text_is_sent_together_with_what_follows_within_the_flush_time_but_the_first_at_once(self) -> None:
-        rig = Rig(Cadence(flush_s=3600.0, heartbeat_s=3600.0, poll_s=0.0, max_poll_s=0.0))
+        rig = Rig(Cadence(flush_s=3600.0, heartbeat_s=3600.0, poll_s=0.0))
         rig.admit(stream=True)
         rig.engine.say("a", "first ")
         assert texts([rig.reply()]) == "first "
@@ -118,7 +118,7 @@ class TestPace:
         assert texts([rig.reply()]) == "one two"
 
     def test_many_streams_get_fewer_messages(self) -> None:
-        rig = Rig(Cadence(flush_s=0.0, message_s=3600.0, heartbeat_s=3600.0, poll_s=0.0, max_poll_s=0.0))
+        rig = Rig(Cadence(flush_s=0.0, message_s=3600.0, heartbeat_s=3600.0, poll_s=0.0))
         rig.admit(stream=True)
         rig.engine.say("a", "first ")
         rig.reply()
