@@ -29,11 +29,11 @@ class PagedCache:
     """A layer's keys are ``(num_blocks, block_tokens, num_heads, key_dim)``, its values alike (vLLM's PagedAttention, Kwon et al. 2023)."""
 
     def __init__(self, shapes: Sequence[KVShape], num_blocks: int, block_tokens: int, dtype: torch.dtype, device: torch.device) -> None:
-        def zeros(num_heads: int, dim: int) -> Tensor:
-            return torch.zeros(num_blocks, block_tokens, num_heads, dim, dtype=dtype, device=device)
+        def allocate(num_heads: int, dim: int) -> Tensor:
+            return torch.empty(num_blocks, block_tokens, num_heads, dim, dtype=dtype, device=device)  # cleared block by block, in begin
 
-        self._keys = [zeros(shape.num_heads, shape.key_dim) for shape in shapes]
-        self._values = [zeros(shape.num_heads, shape.value_dim) for shape in shapes]
+        self._keys = [allocate(shape.num_heads, shape.key_dim) for shape in shapes]
+        self._values = [allocate(shape.num_heads, shape.value_dim) for shape in shapes]
 
     def begin(self, layout: StepLayout) -> None:
         """Zero the blocks that the step begins: their padding is masked, but a NaN that a former owner left would pass through a mask."""

@@ -61,7 +61,8 @@ class NativeRunner:
         self._step = library.marquee_step
         self._tensors: list[Tensor] = []  # whatever the structs point to
         block_elements = parts.num_kv_heads * parts.head_dim * _BLOCK
-        self._cache = torch.zeros(len(parts.layers), 2, num_blocks, block_elements, dtype=torch.bfloat16)
+        # Not zeroed: memory becomes real when a block is first written to.
+        self._cache = torch.empty(len(parts.layers), 2, num_blocks, block_elements, dtype=torch.bfloat16)
         self._layers = (_Layer * len(parts.layers))(*(self._layer(parts, layer, i) for i, layer in enumerate(parts.layers)))
         self._model = self._pack(parts)
         self._workspace: list[Tensor] = []
