@@ -18,8 +18,8 @@ PATHS = st.lists(PARTS, max_size=5).map("/".join)
 @given(PATHS)
 def test_a_path_without_problem_stays_below_any_directory(path: str) -> None:
     if path_problem(path) is None:
-        joined = Path("/root/of/archive") / path
-        assert joined.is_relative_to("/root/of/archive")
+        joined = Path("/archive") / path
+        assert joined.is_relative_to("/archive")
         assert ".." not in joined.parts
         assert PurePosixPath(path).as_posix() == path
         assert "\\" not in path

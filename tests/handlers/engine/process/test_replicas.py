@@ -13,6 +13,7 @@ from process_fakes import CRASH, DIE, HANG, EngineStarter, continuation, end_of,
 
 from handlers.engine.process.client import ProcessClient
 from handlers.engine.process.dispatcher import LOST
+from handlers.engine.process.placement import usable_cores
 from handlers.requests import SamplingParams
 
 ENDLESS = SamplingParams(max_tokens=10**6)
@@ -185,7 +186,7 @@ class TestScaling:
             client.scale(0)
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(len(usable_cores()) < 2, reason="needs two cores")
 def test_each_of_two_replicas_has_its_share_of_the_cores(start: EngineStarter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     client = start(replicas=2)
