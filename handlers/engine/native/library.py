@@ -51,7 +51,10 @@ def _compile(compiler: str, source: Path, library: Path) -> None:
 
 def _cache_directory() -> Path:
     """Return a private directory: what lies in it will be executed. Raises OSError if there is none."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:  # a user id that no account belongs to, as some container platforms hand out
+        raise FileNotFoundError(str(error)) from error
     directory = root / "marquee" / "native"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.stat()

@@ -49,8 +49,11 @@ WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
 
 
 @pytest.fixture(autouse=True, params=["tiles", "vectors"])
-def instructions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compile for processors with AMX (if this is one) and for those without."""
+def instructions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Compile for processors with AMX (if this is one) and for those without; once for all tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "native"))
     if request.param == "vectors":
         monkeypatch.setattr(library, "_FLAGS", (*library._FLAGS, *WITHOUT_TILES))
     runner._library.cache_clear()
@@ -174,5 +177,16 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
     directory.mkdir(parents=True)
     directory.chmod(0o777)
     source = Path(tmp_path, "answer.c")
+    source.write_text("int answer(void) { return 42; }")
+    assert load_library(source) is None
+
+
+def test_a_user_without_a_home_has_no_kernels_and_no_error(tmp_path, monkeypatch):
+    def homeless(cls: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    source = tmp_path / "answer.c"
     source.write_text("int answer(void) { return 42; }")
     assert load_library(source) is None
