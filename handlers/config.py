@@ -26,6 +26,13 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class QuantizationConfig:
+    """``recipe``: how weights that come as plain numbers are quantized while they are loaded. One that is quantized already needs none."""
+
+    recipe: Literal["none", "int8", "nf4", "fp8", "torchao-int8", "torchao-int4"] = "none"
+
+
+@dataclass(frozen=True, config=_STRICT)
 class TokenizerConfig:
     """``chat_template``: a Jinja file relative to the model directory that replaces the checkpoint's own."""
 
@@ -36,8 +43,9 @@ class TokenizerConfig:
 class EngineConfig:
     """What runs the model, and its sizes: lengths in tokens, queues in requests, memory in GiB.
 
-    ``name`` "continuous" is our own engine, "generate" runs transformers' ``generate`` over static batches, "auto" the first where it can
-    run the model and else the second. ``process``: in a child process of the worker, of which there are ``replicas``; each holds the
+    ``name`` "continuous" is our own engine, "generate" runs transformers' ``generate`` over static batches, "llamacpp" (for GGUF files) is
+    our engine over llama.cpp's kernels, "auto" the fastest that can run the model.
+    ``process``: in a child process of the worker, of which there are ``replicas``; each holds the
     weights, and one that finishes no step for ``step_timeout_s`` while it has work is restarted. ``max_model_len`` None is the model's own.
     ``kv_memory_gib`` (of each replica) None is, on a CPU, the smaller of 4 GiB and a quarter of free memory. ``num_threads`` None is, on a
     CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an accelerator's total memory that weights
@@ -45,7 +53,7 @@ class EngineConfig:
     ``native_kernels``: compile small C kernels where there is a compiler.
     """
 
-    name: Literal["auto", "continuous", "generate"] = "auto"
+    name: Literal["auto", "continuous", "generate", "llamacpp"] = "auto"
     process: bool = True
     replicas: int = Field(default=1, ge=1, le=64)
     step_timeout_s: float = Field(default=120.0, gt=0)
@@ -93,6 +101,7 @@ class HandlerConfig:
     """The whole section. ``integrity``: ``verify`` hashes when the archive has them, ``required`` refuses one that has none, ``off``."""
 
     model: ModelConfig = ModelConfig()
+    quantization: QuantizationConfig = QuantizationConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     engine: EngineConfig = EngineConfig()
     generation: GenerationConfig = GenerationConfig()

@@ -16,9 +16,10 @@ from typing import Any, ClassVar
 from handlers.config import HandlerConfig
 from handlers.requests import Delta, Request
 from handlers.telemetry import Metric
+from handlers.weights.checkpoint import Checkpoint
 from handlers.wire.codec import Codec
 
-LIFECYCLE_HOOKS = frozenset({"frontend_keys", "initialize", "load_model", "routes", "describe", "close"})
+LIFECYCLE_HOOKS = frozenset({"frontend_keys", "initialize", "load_model", "load_weights", "routes", "describe", "close"})
 STAGE_HOOKS = frozenset({"preprocess", "render", "inference", "emit", "postprocess", "record"})
 HOOKS = LIFECYCLE_HOOKS | STAGE_HOOKS
 
@@ -59,6 +60,10 @@ class HandlerHooks:
 
     def load_model(self) -> Any:
         """Load and return the model; runs where the engine runs (``super()`` first, then wrap)."""
+        return None
+
+    def load_weights(self, checkpoint: Checkpoint) -> Any:
+        """Turn an opened checkpoint into a model, or leave it to ``super()`` if it is another class's to load."""
         return None
 
     def routes(self) -> dict[str, Codec]:

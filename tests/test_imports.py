@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VOCABULARY = {"handlers.errors", "handlers.requests", "handlers.config", "handlers.integrity"}
 # What crosses between TorchServe and a handler: as basic as the vocabulary, but no business of the archiver's.
 SHARED = VOCABULARY | {"handlers.frontend"}
-COMPONENTS = {"handlers.engine", "handlers.text", "handlers.wire", "handlers.weights", "handlers.telemetry"}
+# What components are built on: they import the vocabulary only.
+FOUNDATIONS = {"handlers.native"}
+COMPONENTS = {"handlers.engine", "handlers.text", "handlers.wire", "handlers.weights", "handlers.quant", "handlers.telemetry"}
+# Weights come in formats, which `quant` knows.
+ALSO = {"handlers.weights": {"handlers.quant"}}
 CONCRETE = {"handlers.causal_lm", "handlers.batched_causal_lm"}
 HEAVY = {"torch", "transformers", "ts", "accelerate", "safetensors"}
 
@@ -67,7 +71,10 @@ def test_handlers_never_import_the_archiver(module):
 
 @pytest.mark.parametrize("module", ARCHIVER)
 def test_the_archiver_imports_the_vocabulary_of_the_handlers_only(module):
-    assert not [name for name in imports(ARCHIVER[module]) if name.startswith("handlers.") and name not in VOCABULARY]
+    allowed = VOCABULARY | {"handlers.quant.formats"}
+    if is_in(module, {"archiver.quantize"}):
+        allowed |= {"handlers.quant", "handlers.weights", "handlers.native", "handlers.engine", "handlers.text"}
+    assert not [name for name in imports(ARCHIVER[module]) if name.startswith("handlers.") and not is_in(name, allowed)]
 
 
 @pytest.mark.parametrize("module", sorted(SHARED))
@@ -78,7 +85,13 @@ def test_the_vocabulary_imports_only_itself(module):
 @pytest.mark.parametrize("module", [module for module in HANDLERS if is_in(module, COMPONENTS)])
 def test_components_import_the_vocabulary_and_never_each_other(module):
     own = {component for component in COMPONENTS if is_in(module, {component})}
-    assert not [name for name in imports(HANDLERS[module]) if name.startswith("handlers.") and not is_in(name, SHARED | own)]
+    allowed = SHARED | FOUNDATIONS | own | {name for component in own for name in ALSO.get(component, ())}
+    assert not [name for name in imports(HANDLERS[module]) if name.startswith("handlers.") and not is_in(name, allowed)]
+
+
+@pytest.mark.parametrize("module", [module for module in HANDLERS if is_in(module, FOUNDATIONS)])
+def test_foundations_import_the_vocabulary_and_each_other(module):
+    assert not [name for name in imports(HANDLERS[module]) if name.startswith("handlers.") and not is_in(name, SHARED | FOUNDATIONS)]
 
 
 @pytest.mark.parametrize("module", [module for module in HANDLERS if not is_in(module, COMPONENTS | CONCRETE)])

@@ -11,7 +11,7 @@ from handlers.engine.capacity import Capacity
 from handlers.engine.compatibility import Adoption, Unfit, check_runner
 from handlers.engine.decoder_parts import take_apart
 from handlers.engine.lean_runner import LeanRunner
-from handlers.engine.native.runner import NativeRunner, fits
+from handlers.engine.native_runner import NativeRunner, fits
 from handlers.engine.runner import Runner
 from handlers.engine.transformers_runner import TransformersRunner
 

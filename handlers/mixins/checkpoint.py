@@ -28,4 +28,8 @@ class CheckpointMixin(HandlerHooks):
         """Return the transformers model; an engine process has not been through ``initialize``."""
         super().load_model()
         report_loading("loading weights")
-        return Checkpoint.open(self.model_dir / self.config.model.path, self.config.model).load()
+        return self.load_weights(Checkpoint.open(self.model_dir / self.config.model.path, self.config.model))
+
+    def load_weights(self, checkpoint: Checkpoint) -> Any:
+        """Load a checkpoint whose weights are plain numbers."""
+        return checkpoint.load()

@@ -11,13 +11,14 @@ import torch
 from tiny_models import EOS, VOCAB_SIZE, make_model
 from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from handlers.engine import native_runner as runner
 from handlers.engine.compatibility import adopt, check_runner
 from handlers.engine.decoder_parts import take_apart
 from handlers.engine.lean_runner import LeanRunner
-from handlers.engine.native import library, runner
-from handlers.engine.native.library import load_library
-from handlers.engine.native.runner import NativeRunner, fits
+from handlers.engine.native_runner import NativeRunner, fits
 from handlers.engine.scheduler import Chunk, StepPlan
+from handlers.native import library
+from handlers.native.library import load_library
 
 BLOCK = 16
 MAX_MODEL_LEN = 512

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from handlers import native
 from handlers.engine.decoder_parts import DecoderParts, LayerParts
-from handlers.engine.native.library import load_library
 from handlers.engine.scheduler import StepPlan
+from handlers.native.library import load_library
 
-_SOURCE = Path(__file__).with_name("decoder.c")
+_SOURCE = Path(native.__file__).with_name("decoder.c")
 _BLOCK = 16
 _PANEL = 32
 _MAX_HEAD_DIM = 256

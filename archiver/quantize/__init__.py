@@ -1,0 +1,1 @@
+"""Quantize checkpoints, and prove what quality was lost."""

@@ -1,0 +1,1 @@
+"""Write GGUF files from checkpoints."""

@@ -1,0 +1,1 @@
+"""How much two models differ, measured."""

@@ -1,0 +1,1 @@
+"""One format a file: from a checkpoint's tensors to a QuantizedMatrix."""
