@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-import sys
 from collections.abc import Iterable
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from handlers import native
 from handlers.engine.decoder_parts import DecoderParts, LayerParts
 from handlers.engine.scheduler import StepPlan
-from handlers.native.library import load_library
+from handlers.native.library import load_kernels
+from handlers.native.packed_linear import PackedLinear
+from handlers.native.packed_matrix import MatrixStruct, PackedMatrix
 
-_SOURCE = Path(native.__file__).with_name("decoder.c")
 _BLOCK = 16
 _PANEL = 32
 _MAX_HEAD_DIM = 256
@@ -24,9 +22,16 @@ _MAX_HEAD_DIM = 256
 _Int, _Float, _Pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 
 
+class _Scratch(ctypes.Structure):
+    _fields_ = [("memory", _Pointer), ("stride", _Int)]
+
+
 class _Layer(ctypes.Structure):
     _fields_ = [
-        *((name, _Pointer) for name in ("qkv", "output", "gate_up", "down", "input_norm", "post_norm")),
+        ("qkv", MatrixStruct * 3),
+        *((name, MatrixStruct) for name in ("output", "gate", "up", "down")),
+        ("num_qkv", _Int),
+        *((name, _Pointer) for name in ("input_norm", "post_norm")),
         *((name, _Pointer) for name in ("qkv_bias", "query_norm", "key_norm", "keys", "values")),
         ("window", _Int),
     ]
@@ -34,11 +39,13 @@ class _Layer(ctypes.Structure):
 
 class _Model(ctypes.Structure):
     _fields_ = [
-        *((name, _Int) for name in ("num_layers", "hidden", "num_heads", "num_kv_heads", "head_dim", "intermediate", "vocab_size")),
-        ("num_threads", _Int),
+        *((name, _Int) for name in ("num_layers", "hidden", "num_heads", "num_kv_heads", "head_dim", "intermediate", "num_threads")),
         *((name, _Float) for name in ("norm_eps", "attention_scale")),
-        *((name, _Pointer) for name in ("embedding", "head", "final_norm", "cosines", "sines", "layers")),
+        ("embedding", _Pointer),
+        ("head", MatrixStruct),
+        *((name, _Pointer) for name in ("final_norm", "cosines", "sines", "layers")),
         *((name, _Pointer) for name in ("residual", "qkv", "normed", "queries", "attended", "activated")),
+        ("scratch", _Scratch),
     ]
 
 
@@ -57,18 +64,21 @@ class NativeRunner:
         self.block_tokens = block_tokens
         self.max_model_len: int = parts.cosines.shape[0]
         self.vocab_size: int = parts.embedding.shape[0]
-        library = _library()
+        library = load_kernels("decoder")
         assert library is not None, "fits() comes first"
         self._step = library.marquee_step
+        self._step.argtypes, self._step.restype = [_Pointer, _Pointer], None
         self._tensors: list[Tensor] = []  # whatever the structs point to
+        self._matrices: list[PackedMatrix] = []  # likewise
         block_elements = parts.num_kv_heads * parts.head_dim * _BLOCK
         # Not zeroed: memory becomes real when a block is first written to.
         self._cache = torch.empty(len(parts.layers), 2, num_blocks, block_elements, dtype=torch.bfloat16)
         self._layers = (_Layer * len(parts.layers))(*(self._layer(parts, layer, i) for i, layer in enumerate(parts.layers)))
         self._model = self._pack(parts)
+        self._scratch = torch.empty(0, dtype=torch.bfloat16)
         self._workspace: list[Tensor] = []
         self._num_workspace_rows = 0
-        self._logits = torch.empty(0, self._model.vocab_size)
+        self._logits = torch.empty(0, self._model.head.columns)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
@@ -87,7 +97,7 @@ class NativeRunner:
             if chunk.samples:
                 samples.append(first_row - 1)
         if len(samples) > len(self._logits):
-            self._logits = torch.empty(len(samples), self._model.vocab_size)
+            self._logits = torch.empty(len(samples), self._model.head.columns)
         arrays = {
             "token_ids": _array(token_id for chunk in chunks for token_id in chunk.token_ids),
             "positions": _array(position for chunk in chunks for position in range(chunk.start, chunk.end)),
@@ -98,29 +108,32 @@ class NativeRunner:
             "logits": self._logits,
         }
         pointers = {name: array.data_ptr() for name, array in arrays.items()}
-        self._model.num_threads = torch.get_num_threads()
+        self._use_threads(torch.get_num_threads())
         step = _Step(num_rows=rows, num_chunks=len(chunks), num_samples=len(samples), **pointers)
         self._step(ctypes.byref(self._model), ctypes.byref(step))
         return self._logits[: len(samples), : self.vocab_size]
+
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory; see Runner."""
+        return sum(tensor.nbytes for tensor in self._tensors) + sum(matrix.nbytes for matrix in self._matrices)
 
     def reset(self) -> None:
         """Forget all sequences; see Runner. What they left is never read: zeroing it would only make untouched memory real."""
 
     def _pack(self, parts: DecoderParts) -> _Model:
         half = parts.head_dim // 2
-        head = _padded(_weight(parts.head))
         return _Model(
             num_layers=len(parts.layers),
             hidden=parts.embedding.shape[1],
             num_heads=parts.num_heads,
             num_kv_heads=parts.num_kv_heads,
             head_dim=parts.head_dim,
-            intermediate=_weight(parts.layers[0].down).shape[1],
-            vocab_size=len(head),
+            intermediate=self._layers[0].down.depth,
             norm_eps=parts.norm_eps,
             attention_scale=parts.layers[0].scoring.scale or parts.head_dim**-0.5,
             embedding=self._keep(parts.embedding.data),
-            head=self._keep(_tiles(head)),
+            head=self._matrix(_packed(parts.head)),
             final_norm=self._keep(parts.final_norm.float()),
             cosines=self._keep(parts.cosines[:, :half]),
             sines=self._keep(parts.sines[:, :half]),
@@ -128,13 +141,15 @@ class NativeRunner:
         )
 
     def _layer(self, parts: DecoderParts, layer: LayerParts, index: int) -> _Layer:
-        gate, up = torch.cat([_weight(module) for module in layer.gate_up]).chunk(2)
+        gate, up = _halves(layer.gate_up)
         biases = [module.get_parameter("bias").data for module in layer.qkv if module.bias is not None]
         return _Layer(
-            qkv=self._keep(_tiles(torch.cat([_weight(module) for module in layer.qkv]))),
-            output=self._keep(_tiles(_weight(layer.output))),
-            gate_up=self._keep(torch.stack((_tiles(gate), _tiles(up)), dim=1)),
-            down=self._keep(_tiles(_weight(layer.down))),
+            qkv=(MatrixStruct * 3)(*(self._matrix(_packed(module)) for module in layer.qkv)),
+            num_qkv=len(layer.qkv),
+            output=self._matrix(_packed(layer.output)),
+            gate=self._matrix(gate),
+            up=self._matrix(up),
+            down=self._matrix(_packed(layer.down)),
             input_norm=self._keep(layer.input_norm.float()),
             post_norm=self._keep(layer.post_norm.float()),
             qkv_bias=self._keep(torch.cat(biases).float()) if biases else None,
@@ -144,6 +159,10 @@ class NativeRunner:
             values=self._cache[index, 1].data_ptr(),
             window=layer.scoring.window or 0,
         )
+
+    def _matrix(self, matrix: PackedMatrix) -> MatrixStruct:
+        self._matrices.append(matrix)
+        return matrix.struct()
 
     def _keep(self, tensor: Tensor) -> int:
         self._tensors.append(tensor.contiguous())
@@ -168,53 +187,58 @@ class NativeRunner:
             setattr(model, name, tensor.data_ptr())
         self._num_workspace_rows = rows
 
+    def _use_threads(self, num_threads: int) -> None:
+        """Have room for each thread to unpack two tiles of the deepest matrix."""
+        self._model.num_threads = num_threads
+        if len(self._scratch) < num_threads and not all(matrix.is_plain for matrix in self._matrices):
+            stride = _PANEL * max(matrix.depth for matrix in self._matrices)
+            self._scratch = torch.empty(num_threads, stride, dtype=torch.bfloat16)
+            self._model.scratch = _Scratch(self._scratch.data_ptr(), stride)
+
 
 def fits(parts: DecoderParts, block_tokens: int) -> bool:
-    """Whether this machine and the kernels can run a decoder: plain linear modules in bfloat16, widths in whole tiles, no soft cap."""
+    """Whether this machine and the kernels can run a decoder: weights in bfloat16 or packed, widths in whole panels, no soft cap."""
     first = parts.layers[0]
     linears = [module for layer in parts.layers for module in (*layer.qkv, layer.output, *layer.gate_up, layer.down)]
-    if not all(type(module) is nn.Linear and module.weight.dtype == torch.bfloat16 for module in (*linears, parts.head)):
-        return False
-    widths = [size for module in linears[: len(linears) // len(parts.layers)] for size in _weight(module).shape]
     return (
-        parts.embedding.dtype == torch.bfloat16
+        all(_can_run(module) for module in (*linears, parts.head))
+        and parts.embedding.dtype == torch.bfloat16
         and parts.embedding.device.type == "cpu"
         and block_tokens == _BLOCK
         and all(module.bias is None for layer in parts.layers for module in (layer.output, *layer.gate_up, layer.down))
         and getattr(parts.head, "bias", None) is None
-        and all(width % _PANEL == 0 for width in widths)
+        and all(width % _PANEL == 0 for module in linears for width in _widths(module))
         and parts.head_dim % _BLOCK == 0
         and parts.head_dim <= _MAX_HEAD_DIM
         and all(layer.scoring.softcap is None and layer.scoring.scale == first.scoring.scale for layer in parts.layers)
-        and _library() is not None
+        and load_kernels("decoder") is not None
     )
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    if sys.platform != "linux" or "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
-        return None
-    library = load_library(_SOURCE)
-    if library is None or library.marquee_prepare() != 0:
-        return None
-    library.marquee_step.argtypes = [_Pointer, _Pointer]
-    library.marquee_step.restype = None
-    return library
+def _can_run(module: nn.Module) -> bool:
+    if isinstance(module, PackedLinear):
+        return module.packed is not None and module.order is None
+    return type(module) is nn.Linear and module.weight.dtype == torch.bfloat16
 
 
-def _weight(module: nn.Module) -> Tensor:
-    return module.get_parameter("weight").data
+def _widths(module: Any) -> tuple[int, int]:
+    return module.in_features, module.out_features
 
 
-def _padded(weight: Tensor) -> Tensor:
-    """Add zero rows up to a whole panel."""
-    return nn.functional.pad(weight, (0, 0, 0, -len(weight) % _PANEL))
+def _packed(module: nn.Module) -> PackedMatrix:
+    if isinstance(module, PackedLinear):
+        assert module.packed is not None, "fits() comes first"
+        return module.packed
+    return PackedMatrix.plain(module.get_parameter("weight").data)
 
 
-def _tiles(weight: Tensor) -> Tensor:
-    """Return ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``: see decoder.c."""
-    columns, inputs = weight.shape
-    return weight.view(columns // _BLOCK, _BLOCK, inputs // 2, 2).transpose(1, 2).contiguous()
+def _halves(gate_up: tuple[nn.Module, ...]) -> tuple[PackedMatrix, PackedMatrix]:
+    """Return the matrices of gate and up: two modules, or one with both."""
+    if len(gate_up) == 2:
+        return _packed(gate_up[0]), _packed(gate_up[1])
+    both = _packed(gate_up[0])
+    half = both.columns // 2
+    return both.slice(0, half), both.slice(half, both.columns)
 
 
 def _array(values: Iterable[int]) -> Tensor:

@@ -3,7 +3,7 @@
 // the number of threads.
 //
 // Layouts (element types as in the structs; `pair` is two bfloat16 side by side, what one dot-product instruction takes):
-//   weights  [columns / 16][inputs / 2][16 columns][pair of inputs], so that both instruction sets stream them from front to back
+//   weights  tiles of 16 columns, from front to back: see unpack.h
 //   keys     [block][kv head][head_dim / 2][16 tokens][pair of dimensions]
 //   values   [block][kv head][16 tokens / 2][head_dim][pair of tokens]
 // Activations are rows of a step's tokens; the residual stream is float32. Buffers of rows have room for a multiple of 32 of them.
@@ -11,44 +11,8 @@
 // Compiled at run time and called through ctypes: runner.py mirrors the structs of model.h.
 
 #include "attention.h"
-#include "matrix.h"
 #include "model.h"
-
-#define CHUNK_PANELS 2  // panels of weights that a thread takes at a time
-
-typedef struct {
-    const Model *model;
-    const float *bias;
-    float *target;
-    int64_t width;
-} Output;
-
-// Take what 16 columns of one row came to; `gate` and `up` are tiles that lie side by side.
-typedef void Finish(const Output *output, int64_t row, int64_t column, __m512 first, __m512 second);
-
-// Multiply `rows` of `inputs` by all `columns`, a multiple of 32, and finish them two tiles at a time.
-static inline __attribute__((always_inline)) void project(
-    const bf16 *inputs, int64_t rows, const bf16 *weights, int64_t depth, int64_t columns, Finish *finish, const Output *output) {
-#pragma omp for schedule(dynamic, CHUNK_PANELS)
-    for (int64_t column = 0; column < columns; column += 32)
-        for (int64_t row = 0; row < rows; row += 32) {
-            int64_t rows_here = rows - row < 32 ? rows - row : 32;
-            Panel panel;
-            multiply(inputs + row * depth, rows_here, weights + column * depth, depth, row == 0, panel);
-            for (int64_t r = 0; r < rows_here; r++)
-                finish(output, row + r, column, _mm512_loadu_ps(&panel[r][0]), _mm512_loadu_ps(&panel[r][16]));
-        }
-}
-
-static inline void store(const Output *output, int64_t row, int64_t column, __m512 first, __m512 second) {
-    float *target = output->target + row * output->width + column;
-    if (output->bias) {
-        first = _mm512_add_ps(first, _mm512_loadu_ps(output->bias + column));
-        second = _mm512_add_ps(second, _mm512_loadu_ps(output->bias + column + 16));
-    }
-    _mm512_storeu_ps(target, first);
-    _mm512_storeu_ps(target + 16, second);
-}
+#include "project.h"
 
 static inline void add(const Output *output, int64_t row, int64_t column, __m512 first, __m512 second) {
     float *target = output->target + row * output->width + column;
@@ -58,28 +22,34 @@ static inline void add(const Output *output, int64_t row, int64_t column, __m512
 
 static inline void activate(const Output *output, int64_t row, int64_t column, __m512 gate, __m512 up) {
     const Model *model = output->model;
-    store_bf16(model->activated + row * model->intermediate + column / 2, _mm512_mul_ps(silu(gate), up));
+    store_bf16(model->activated + row * model->intermediate + column, _mm512_mul_ps(silu(gate), up));
 }
 
 static void project_qkv(const Model *model, const Layer *layer, int64_t rows) {
-    int64_t columns = (model->num_heads + 2 * model->num_kv_heads) * model->head_dim;
-    Output output = {.target = model->qkv, .width = columns, .bias = layer->qkv_bias};
-    project(model->normed, rows, layer->qkv, model->hidden, columns, store, &output);
+    int64_t columns = (model->num_heads + 2 * model->num_kv_heads) * model->head_dim, start = 0;
+    for (int64_t i = 0; i < layer->num_qkv; i++) {
+        Output output = {.target = model->qkv + start, .width = columns, .bias = layer->qkv_bias ? layer->qkv_bias + start : NULL};
+        project(model->normed, rows, layer->qkv + i, &model->scratch, store, &output);
+        start += layer->qkv[i].columns;
+    }
+#pragma omp barrier
 }
 
-static void add_projection(const Model *model, const bf16 *inputs, const bf16 *weights, int64_t depth, int64_t rows) {
+static void add_projection(const Model *model, const bf16 *inputs, const Matrix *weights, int64_t rows) {
     Output output = {.target = model->residual, .width = model->hidden};
-    project(inputs, rows, weights, depth, model->hidden, add, &output);
+    project(inputs, rows, weights, &model->scratch, add, &output);
+#pragma omp barrier
 }
 
 static void project_gate_up(const Model *model, const Layer *layer, int64_t rows) {
     Output output = {.model = model};
-    project(model->normed, rows, layer->gate_up, model->hidden, 2 * model->intermediate, activate, &output);
+    project_pairs(model->normed, rows, &layer->gate, &layer->up, &model->scratch, activate, &output);
+#pragma omp barrier
 }
 
 static void project_logits(const Model *model, const Step *step) {
-    Output output = {.target = step->logits, .width = model->vocab_size};
-    project(model->normed, step->num_samples, model->head, model->hidden, model->vocab_size, store, &output);
+    Output output = {.target = step->logits, .width = model->head.columns};
+    project(model->normed, step->num_samples, &model->head, &model->scratch, store, &output);
 }
 
 static float inverse_rms(const float *values, int64_t width, float eps) {
@@ -169,10 +139,10 @@ void marquee_step(const Model *model, const Step *step) {
             project_qkv(model, layer, step->num_rows);
             place_heads(model, layer, step);
             attend(model, layer, step);
-            add_projection(model, model->attended, layer->output, model->num_heads * model->head_dim, step->num_rows);
+            add_projection(model, model->attended, &layer->output, step->num_rows);
             normalize(model, layer->post_norm, step->num_rows);
             project_gate_up(model, layer, step->num_rows);
-            add_projection(model, model->activated, layer->down, model->intermediate, step->num_rows);
+            add_projection(model, model->activated, &layer->down, step->num_rows);
         }
         gather_samples(model, step);
         project_logits(model, step);

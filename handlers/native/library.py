@@ -1,14 +1,16 @@
-"""Compile a C file for this very processor, once, and load it."""
+"""Compile the kernels for this very processor, once, and load them."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import logging
 import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,16 @@ logger = logging.getLogger(__name__)
 _FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 _COMPILERS = ("cc", "gcc", "clang")
 _TIMEOUT_S = 120
+
+
+@functools.cache
+def load_kernels(name: str) -> ctypes.CDLL | None:
+    """Return the library made of ``name``.c beside this file; None where the processor lacks AVX512-BF16, or there is no compiler."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if sys.platform != "linux" or "avx512_bf16" not in cpuinfo.read_text():
+        return None
+    library = load_library(Path(__file__).with_name(f"{name}.c"))
+    return library if library is not None and library.marquee_prepare() == 0 else None
 
 
 def load_library(source: Path) -> ctypes.CDLL | None:

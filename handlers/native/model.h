@@ -2,10 +2,12 @@
 
 #pragma once
 
-#include "numbers.h"
+#include "project.h"
 
 typedef struct {
-    const bf16 *qkv, *output, *gate_up, *down;       // gate_up: tiles of both in turn
+    Matrix qkv[3];                                   // the first `num_qkv`: their columns side by side
+    Matrix output, gate, up, down;
+    int64_t num_qkv;
     const float *input_norm, *post_norm;             // (hidden)
     const float *qkv_bias, *query_norm, *key_norm;   // NULL, or (qkv columns), (head_dim), (head_dim)
     bf16 *keys, *values;
@@ -13,16 +15,17 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, vocab_size, num_threads;
+    int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, num_threads;
     float norm_eps, attention_scale;
     const bf16 *embedding;                           // (vocab_size, hidden), plain
-    const bf16 *head;                                // tiles
+    Matrix head;
     const float *final_norm;                         // (hidden)
     const float *cosines, *sines;                    // (max_model_len, head_dim / 2)
     const Layer *layers;
     // Workspace of one step.
     float *residual, *qkv;                           // (rows, hidden), (rows, qkv columns)
     bf16 *normed, *queries, *attended, *activated;   // (rows, hidden), (rows, heads, head_dim) twice, (rows, intermediate)
+    Scratch scratch;
 } Model;
 
 typedef struct {

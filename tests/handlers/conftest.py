@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from handlers.native import library
 from tests.checkpoints import make_checkpoint
+
+_CPUINFO = Path("/proc/cpuinfo")
+_CAN_RUN_KERNELS = any(map(shutil.which, ("cc", "gcc", "clang"))) and _CPUINFO.exists() and "avx512_bf16" in _CPUINFO.read_text()
+_WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +33,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture(params=["tiles", "vectors"])
+def instructions(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Compile the kernels for processors with AMX (if this is one) and for those without; once for all tests."""
+    if not _CAN_RUN_KERNELS:
+        pytest.skip("needs a C compiler and a processor with AVX512-BF16")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "native"))
+    if request.param == "vectors":
+        monkeypatch.setattr(library, "_FLAGS", (*library._FLAGS, *_WITHOUT_TILES))
+    library.load_kernels.cache_clear()
+    yield
+    library.load_kernels.cache_clear()

@@ -1,24 +1,24 @@
 """The kernels in C: they agree with the lean decoder wherever they can run, whatever the shapes."""
 
+import copy
 import random
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import EOS, VOCAB_SIZE, make_model
-from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+from torch import Tensor, nn
+from transformers import LlamaConfig, MistralConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
-from handlers.engine import native_runner as runner
 from handlers.engine.compatibility import adopt, check_runner
 from handlers.engine.decoder_parts import take_apart
 from handlers.engine.lean_runner import LeanRunner
 from handlers.engine.native_runner import NativeRunner, fits
 from handlers.engine.scheduler import Chunk, StepPlan
-from handlers.native import library
-from handlers.native.library import load_library
+from handlers.native.packed_linear import PackedLinear
+from handlers.native.quantized_matrix import QuantizedMatrix
+from tests.quantizers import QUANTIZERS
 
 BLOCK = 16
 MAX_MODEL_LEN = 512
@@ -43,31 +43,13 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }
 
 
-_cpuinfo = Path("/proc/cpuinfo")
-HAS_COMPILER = any(map(shutil.which, ("cc", "gcc", "clang")))
-CAN_RUN = HAS_COMPILER and _cpuinfo.exists() and "avx512_bf16" in _cpuinfo.read_text()
-WITHOUT_TILES = ("-mno-amx-tile", "-mno-amx-bf16", "-mno-amx-int8")
-
-
-@pytest.fixture(autouse=True, params=["tiles", "vectors"])
-def instructions(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """Compile for processors with AMX (if this is one) and for those without; once for all tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "native"))
-    if request.param == "vectors":
-        monkeypatch.setattr(library, "_FLAGS", (*library._FLAGS, *WITHOUT_TILES))
-    runner._library.cache_clear()
-    yield
-    runner._library.cache_clear()
+pytestmark = pytest.mark.usefixtures("instructions")
 
 
 def make_runners(name: str, num_blocks: int = 256) -> tuple[NativeRunner, LeanRunner]:
     model = make_model(CONFIGS[name], torch.bfloat16)
     adoption = adopt(model)
     parts = take_apart(model, adoption.scorings, MAX_MODEL_LEN)
-    if not CAN_RUN:
-        pytest.skip("needs a C compiler and a processor with AVX512-BF16")
     assert fits(parts, BLOCK)
     native, lean = (kind(parts, num_blocks=num_blocks, block_tokens=BLOCK) for kind in (NativeRunner, LeanRunner))
     check_runner(model, native, adoption)
@@ -149,45 +131,49 @@ def test_what_the_kernels_cannot_run_does_not_fit():
     assert not fits(take_apart(full, adopt(full).scorings, MAX_MODEL_LEN), BLOCK)
 
 
-def test_a_library_is_compiled_once_and_kept_private(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = tmp_path / "answer.c"
-    source.write_text("int answer(void) { return 42; }")
-    if not HAS_COMPILER:
-        pytest.skip("no C compiler")
-    assert load_library(source).answer() == 42
-    [compiled] = (tmp_path / "marquee" / "native").iterdir()
-    assert compiled.parent.stat().st_mode & 0o077 == 0
-    before = compiled.stat().st_mtime_ns
-    assert load_library(source).answer() == 42
-    assert compiled.stat().st_mtime_ns == before
+@torch.no_grad()
+def pack_linears(model: PreTrainedModel, quantize: Callable[[Tensor], QuantizedMatrix]) -> None:
+    """Quantize all of a model's linear layers in place, the head too."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear):
+            bias = None if module.bias is None else module.bias.data
+            model.set_submodule(name, PackedLinear(quantize(module.weight.data), bias), strict=True)
 
 
-@pytest.mark.parametrize("code", ["this is not C", "#error no"])
-def test_code_that_does_not_compile_is_not_used(tmp_path, monkeypatch, code):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = tmp_path / "broken.c"
-    source.write_text(code)
-    assert load_library(source) is None
-    assert not list((tmp_path / "marquee" / "native").iterdir())
+def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model with its quantized weights as plain ones in bfloat16."""
+    dense = copy.deepcopy(model)
+    for name, module in list(dense.named_modules()):
+        if isinstance(module, PackedLinear):
+            linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, dtype=torch.bfloat16)
+            linear.weight.data = module.dequantize().to(torch.bfloat16)
+            linear.bias = module.bias
+            dense.set_submodule(name, linear, strict=True)
+    return dense
 
 
-def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    directory = tmp_path / "marquee" / "native"
-    directory.mkdir(parents=True)
-    directory.chmod(0o777)
-    source = Path(tmp_path, "answer.c")
-    source.write_text("int answer(void) { return 42; }")
-    assert load_library(source) is None
+@pytest.mark.parametrize("name", ["grouped", "biases", "window"])
+@pytest.mark.parametrize("codes", ["4-bit", "int8", "fp8"])
+def test_a_quantized_model_says_bit_for_bit_what_its_dequantized_weights_say(name, codes):
+    model = make_model(CONFIGS[name], torch.bfloat16)
+    pack_linears(model, QUANTIZERS[codes])
+    runners = []
+    for variant in (dense_copy(model), model):
+        adoption = adopt(variant)
+        parts = take_apart(variant, adoption.scorings, MAX_MODEL_LEN)
+        assert fits(parts, BLOCK)
+        runners.append(NativeRunner(parts, num_blocks=256, block_tokens=BLOCK))
+        check_runner(variant, runners[-1], adoption)
+    dense, packed = runners
+    assert packed.weight_bytes < dense.weight_bytes
+    rng, lengths = random.Random(name), dict.fromkeys(range(8), 0)
+    while max(lengths.values()) < 200:
+        plan = random_plan(rng, lengths)
+        assert torch.equal(packed.run(plan), dense.run(plan))
 
 
-def test_a_user_without_a_home_has_no_kernels_and_no_error(tmp_path, monkeypatch):
-    def homeless(cls: type[Path]) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr(Path, "home", classmethod(homeless))
-    source = tmp_path / "answer.c"
-    source.write_text("int answer(void) { return 42; }")
-    assert load_library(source) is None
+def test_an_order_of_inputs_is_left_to_the_lean_decoder():
+    model = make_model(CONFIGS["grouped"], torch.bfloat16)
+    pack_linears(model, lambda weight: replace(QUANTIZERS["int8"](weight), order=torch.arange(weight.shape[1]).flip(0)))
+    parts = take_apart(model, adopt(model).scorings, MAX_MODEL_LEN)
+    assert not fits(parts, BLOCK)

@@ -1,0 +1,119 @@
+"""Matrices in the layout that the kernels read (unpack.h), plain ones and quantized ones."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from handlers.native.quantized_matrix import QuantizedMatrix
+
+TILE = 16
+PANEL = 32
+"""Columns (outputs) of a tile, and of the two that are read side by side; inputs come in slices of as many."""
+
+_SMALL_GROUPS = (8, 16)
+_PLAIN, _4BIT, _INT8, _FP8 = range(4)
+_KINDS = {torch.int8: _INT8, torch.float8_e4m3fn: _FP8}
+
+
+class MatrixStruct(ctypes.Structure):
+    """The ``Matrix`` of unpack.h. It points to memory that somebody else must keep."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_int64) for name in ("columns", "depth", "kind", "group")),
+        *((name, ctypes.c_void_p) for name in ("codes", "scales", "minima", "table")),
+    ]
+
+
+@dataclass(frozen=True)
+class PackedMatrix:
+    """A weight of ``columns`` outputs and ``depth`` inputs, both multiples of 32; the first dimension of each part runs over its tiles."""
+
+    kind: int
+    group: int
+    codes: Tensor  # (columns / 16, depth / 2, 16, 2) bfloat16, or bytes in that order; 4-bit codes (columns / 16, depth / 8, 16, 4)
+    scales: Tensor | None = None  # (columns / 16, groups, 16) float32
+    minima: Tensor | None = None  # the same
+    table: Tensor | None = None  # (16,) float32
+
+    @classmethod
+    def plain(cls, weight: Tensor) -> PackedMatrix:
+        """Copy a bfloat16 weight ``(outputs, inputs)``; outputs are padded to a whole panel, with zeros."""
+        return cls(_PLAIN, 1, _tiles(_pad_outputs(weight)))
+
+    @classmethod
+    def quantized(cls, matrix: QuantizedMatrix) -> PackedMatrix:
+        """Copy a quantized weight for which ``can_hold`` is true; outputs are padded to a whole panel, with zeros."""
+        codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), _by_tile(matrix.scales)
+        minima = None if matrix.minima is None else _by_tile(matrix.minima)
+        if matrix.table is not None:
+            return cls(_4BIT, matrix.group_size, _pack_nibbles(codes), scales, minima, matrix.table.float().contiguous())
+        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes), scales, minima)
+
+    @property
+    def columns(self) -> int:
+        """Outputs, with those that were added."""
+        return TILE * len(self.codes)
+
+    @property
+    def depth(self) -> int:
+        """Inputs."""
+        _, steps, _, width = self.codes.shape
+        return steps * width * (2 if self.kind == _4BIT else 1)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a bfloat16 weight, which is read without being unpacked."""
+        return self.kind == _PLAIN
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return sum(part.nbytes for part in (self.codes, self.scales, self.minima, self.table) if part is not None)
+
+    def slice(self, start: int, stop: int) -> PackedMatrix:
+        """Return the columns from ``start`` to ``stop``, whole panels, in the same memory."""
+        tiles = slice(start // TILE, stop // TILE)
+        scales, minima = (None if part is None else part[tiles] for part in (self.scales, self.minima))
+        return PackedMatrix(self.kind, self.group, self.codes[tiles], scales, minima, self.table)
+
+    def struct(self) -> MatrixStruct:
+        """Return what the kernels take; good while this object lives."""
+        pointers = {name: part.data_ptr() for name in ("codes", "scales", "minima", "table") if (part := getattr(self, name)) is not None}
+        return MatrixStruct(columns=self.columns, depth=self.depth, kind=self.kind, group=self.group, **pointers)
+
+
+def can_hold(matrix: QuantizedMatrix) -> bool:
+    """Whether the kernels can read a quantized weight: inputs in whole slices, groups that end where slices or their quarters do."""
+    group, inputs = matrix.group_size, matrix.codes.shape[1]
+    return inputs % PANEL == 0 and (group % PANEL == 0 or group in _SMALL_GROUPS)
+
+
+def _pad_outputs(rows: Tensor) -> Tensor:
+    return functional.pad(rows, (0, 0, 0, -len(rows) % PANEL))
+
+
+def _tiles(weight: Tensor) -> Tensor:
+    """Return ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``."""
+    columns, inputs = weight.shape
+    return weight.view(columns // TILE, TILE, inputs // 2, 2).transpose(1, 2).contiguous()
+
+
+def _by_tile(factors: Tensor) -> Tensor:
+    """Return ``(columns, groups)`` as ``(columns / 16, groups, 16)``."""
+    padded = _pad_outputs(factors.float())
+    return padded.view(-1, TILE, padded.shape[1]).transpose(1, 2).contiguous()
+
+
+def _pack_nibbles(codes: Tensor) -> Tensor:
+    """Return 4-bit codes ``(columns, inputs)`` as ``(columns / 16, inputs / 8, 16, 4)``: the dwords of unpack.h, lowest byte first."""
+    columns, inputs = codes.shape
+    split = codes.view(columns // TILE, 2, 8, inputs // 8, 4, 2)  # tile, half, column, step, pair, parity
+    nibbles = split.permute(0, 3, 2, 5, 4, 1)  # tile, step, column, parity (dword = 2 column + parity), pair, half
+    low, high = nibbles[..., 0], nibbles[..., 1]
+    return (low | high << 4).reshape(columns // TILE, inputs // 8, TILE, 4).contiguous()

@@ -1,0 +1,59 @@
+// Rows of activations times whole matrices, shared out among the threads of a parallel region.
+
+#pragma once
+
+#include <omp.h>
+
+#include "matrix.h"
+
+#define CHUNK_PANELS 2  // panels of weights that a thread takes at a time
+
+// Where threads unpack two tiles, (depth, 32) each, `stride` numbers apart; NULL if no matrix needs it.
+typedef struct {
+    bf16 *memory;
+    int64_t stride;
+} Scratch;
+
+typedef struct {
+    const void *model;
+    const float *bias;
+    float *target;
+    int64_t width;
+} Output;
+
+// Take what two tiles of columns of one row came to: of one matrix side by side, or the same columns of two matrices.
+typedef void Finish(const Output *output, int64_t row, int64_t column, __m512 first, __m512 second);
+
+// Multiply `rows` of `inputs` by all columns, a multiple of 32, and finish them two tiles at a time. Does not wait for the other threads.
+static inline __attribute__((always_inline)) void project_pairs(
+    const bf16 *inputs, int64_t rows, const Matrix *first, const Matrix *second, const Scratch *scratch, Finish *finish, const Output *output) {
+    int64_t depth = first->depth, step = first == second ? 2 : 1;  // tiles of a matrix in a panel
+    bf16 *unpacked = scratch->memory + omp_get_thread_num() * scratch->stride;
+#pragma omp for schedule(dynamic, CHUNK_PANELS) nowait
+    for (int64_t tile = 0; tile < first->columns / BLOCK; tile += step)
+        for (int64_t row = 0; row < rows; row += 32) {
+            int64_t rows_here = rows - row < 32 ? rows - row : 32;
+            Pair pair = {
+                .sources = {source_of(first, tile), source_of(second, tile + step - 1)},
+                .scratch = unpacked, .fresh = row == 0, .kept = rows > 32};
+            Panel panel;
+            multiply(inputs + row * depth, rows_here, &pair, depth, panel);
+            for (int64_t r = 0; r < rows_here; r++)
+                finish(output, row + r, tile * BLOCK, _mm512_loadu_ps(&panel[r][0]), _mm512_loadu_ps(&panel[r][16]));
+        }
+}
+
+static inline __attribute__((always_inline)) void project(
+    const bf16 *inputs, int64_t rows, const Matrix *matrix, const Scratch *scratch, Finish *finish, const Output *output) {
+    project_pairs(inputs, rows, matrix, matrix, scratch, finish, output);
+}
+
+static inline void store(const Output *output, int64_t row, int64_t column, __m512 first, __m512 second) {
+    float *target = output->target + row * output->width + column;
+    if (output->bias) {
+        first = _mm512_add_ps(first, _mm512_loadu_ps(output->bias + column));
+        second = _mm512_add_ps(second, _mm512_loadu_ps(output->bias + column + 16));
+    }
+    _mm512_storeu_ps(target, first);
+    _mm512_storeu_ps(target + 16, second);
+}
