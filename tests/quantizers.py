@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -30,4 +32,10 @@ def to_fp8(weight: Tensor) -> QuantizedMatrix:
     return QuantizedMatrix((weight.float() / scales).to(torch.float8_e4m3fn), scales)
 
 
-QUANTIZERS = {"4-bit": to_4_bits, "int8": to_int8, "fp8": to_fp8}
+def in_another_order(weight: Tensor) -> QuantizedMatrix:
+    """Groups of inputs that do not stand side by side, as GPTQ's activation order makes them."""
+    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(weight.shape[1]))
+    return replace(to_4_bits(weight[:, order]), order=order)
+
+
+QUANTIZERS = {"4-bit": to_4_bits, "int8": to_int8, "fp8": to_fp8, "ordered": in_another_order}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class _Model(ctypes.Structure):
         ("head", MatrixStruct),
         *((name, _Pointer) for name in ("final_norm", "cosines", "sines", "layers")),
         *((name, _Pointer) for name in ("residual", "qkv", "normed", "queries", "attended", "activated")),
+        ("ordered", _Pointer),
         ("scratch", _Scratch),
     ]
 
@@ -181,6 +182,7 @@ class NativeRunner:
             "queries": (heads_width, torch.bfloat16),
             "attended": (heads_width, torch.bfloat16),
             "activated": (model.intermediate, torch.bfloat16),
+            "ordered": (max((matrix.depth for matrix in self._matrices if matrix.order is not None), default=0), torch.bfloat16),
         }
         self._workspace = [torch.zeros(rows, width, dtype=dtype) for width, dtype in sizes.values()]
         for name, tensor in zip(sizes, self._workspace, strict=True):
@@ -210,14 +212,23 @@ def fits(parts: DecoderParts, block_tokens: int) -> bool:
         and all(width % _PANEL == 0 for module in linears for width in _widths(module))
         and parts.head_dim % _BLOCK == 0
         and parts.head_dim <= _MAX_HEAD_DIM
+        and all(_have_one_order(layer.gate_up) for layer in parts.layers)
+        and getattr(parts.head, "order", None) is None
         and all(layer.scoring.softcap is None and layer.scoring.scale == first.scoring.scale for layer in parts.layers)
         and load_kernels("decoder") is not None
     )
 
 
+def _have_one_order(modules: Sequence[nn.Module]) -> bool:
+    """Whether modules take their inputs in the same order, as those that GPTQ quantized together do."""
+    orders = [module.order if isinstance(module, PackedLinear) else None for module in modules]
+    first = orders[0]
+    return all(order is None if first is None else order is not None and torch.equal(order, first) for order in orders)
+
+
 def _can_run(module: nn.Module) -> bool:
     if isinstance(module, PackedLinear):
-        return module.packed is not None and module.order is None
+        return module.packed is not None
     return type(module) is nn.Linear and module.weight.dtype == torch.bfloat16
 
 

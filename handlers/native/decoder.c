@@ -25,11 +25,23 @@ static inline void activate(const Output *output, int64_t row, int64_t column, _
     store_bf16(model->activated + row * model->intermediate + column, _mm512_mul_ps(silu(gate), up));
 }
 
+// Return the inputs in the order of a matrix's own. Whoever still reads an earlier result is waited for.
+static const bf16 *in_order_of(const Model *model, const Matrix *matrix, const bf16 *inputs, int64_t rows) {
+    if (!matrix->order) return inputs;
+    int64_t depth = matrix->depth;
+#pragma omp barrier
+#pragma omp for
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < depth; i++) model->ordered[row * depth + i] = inputs[row * depth + matrix->order[i]];
+    return model->ordered;
+}
+
 static void project_qkv(const Model *model, const Layer *layer, int64_t rows) {
     int64_t columns = (model->num_heads + 2 * model->num_kv_heads) * model->head_dim, start = 0;
     for (int64_t i = 0; i < layer->num_qkv; i++) {
         Output output = {.target = model->qkv + start, .width = columns, .bias = layer->qkv_bias ? layer->qkv_bias + start : NULL};
-        project(model->normed, rows, layer->qkv + i, &model->scratch, store, &output);
+        const bf16 *inputs = in_order_of(model, layer->qkv + i, model->normed, rows);
+        project(inputs, rows, layer->qkv + i, &model->scratch, store, &output);
         start += layer->qkv[i].columns;
     }
 #pragma omp barrier
@@ -37,13 +49,14 @@ static void project_qkv(const Model *model, const Layer *layer, int64_t rows) {
 
 static void add_projection(const Model *model, const bf16 *inputs, const Matrix *weights, int64_t rows) {
     Output output = {.target = model->residual, .width = model->hidden};
-    project(inputs, rows, weights, &model->scratch, add, &output);
+    project(in_order_of(model, weights, inputs, rows), rows, weights, &model->scratch, add, &output);
 #pragma omp barrier
 }
 
 static void project_gate_up(const Model *model, const Layer *layer, int64_t rows) {
     Output output = {.model = model};
-    project_pairs(model->normed, rows, &layer->gate, &layer->up, &model->scratch, activate, &output);
+    const bf16 *inputs = in_order_of(model, &layer->gate, model->normed, rows);  // the same as up's
+    project_pairs(inputs, rows, &layer->gate, &layer->up, &model->scratch, activate, &output);
 #pragma omp barrier
 }
 

@@ -25,6 +25,7 @@ typedef struct {
     // Workspace of one step.
     float *residual, *qkv;                           // (rows, hidden), (rows, qkv columns)
     bf16 *normed, *queries, *attended, *activated;   // (rows, hidden), (rows, heads, head_dim) twice, (rows, intermediate)
+    bf16 *ordered;                                   // (rows, the deepest matrix with an order)
     Scratch scratch;
 } Model;
 

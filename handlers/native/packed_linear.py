@@ -33,7 +33,7 @@ class PackedLinear(nn.Module):
     def weight_bytes(self) -> int:
         """What the weight takes in memory."""
         if self.packed is not None:
-            return self.packed.nbytes + (0 if self.order is None else self.order.nbytes)
+            return self.packed.nbytes
         matrix = self._matrix
         assert matrix is not None
         return sum(part.nbytes for part in (matrix.codes, matrix.scales, matrix.minima, matrix.order) if part is not None)

@@ -16,6 +16,7 @@ TILE = 16
 PANEL = 32
 """Columns (outputs) of a tile, and of the two that are read side by side; inputs come in slices of as many."""
 
+_PARTS = ("codes", "scales", "minima", "table", "order")
 _SMALL_GROUPS = (8, 16)
 _PLAIN, _4BIT, _INT8, _FP8 = range(4)
 _KINDS = {torch.int8: _INT8, torch.float8_e4m3fn: _FP8}
@@ -26,7 +27,7 @@ class MatrixStruct(ctypes.Structure):
 
     _fields_: ClassVar = [
         *((name, ctypes.c_int64) for name in ("columns", "depth", "kind", "group")),
-        *((name, ctypes.c_void_p) for name in ("codes", "scales", "minima", "table")),
+        *((name, ctypes.c_void_p) for name in _PARTS),
     ]
 
 
@@ -40,6 +41,7 @@ class PackedMatrix:
     scales: Tensor | None = None  # (columns / 16, groups, 16) float32
     minima: Tensor | None = None  # the same
     table: Tensor | None = None  # (16,) float32
+    order: Tensor | None = None  # (depth,) int64, see QuantizedMatrix
 
     @classmethod
     def plain(cls, weight: Tensor) -> PackedMatrix:
@@ -52,8 +54,8 @@ class PackedMatrix:
         codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), _by_tile(matrix.scales)
         minima = None if matrix.minima is None else _by_tile(matrix.minima)
         if matrix.table is not None:
-            return cls(_4BIT, matrix.group_size, _pack_nibbles(codes), scales, minima, matrix.table.float().contiguous())
-        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes), scales, minima)
+            return cls(_4BIT, matrix.group_size, _pack_nibbles(codes), scales, minima, matrix.table.float().contiguous(), matrix.order)
+        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes), scales, minima, order=matrix.order)
 
     @property
     def columns(self) -> int:
@@ -74,17 +76,17 @@ class PackedMatrix:
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
-        return sum(part.nbytes for part in (self.codes, self.scales, self.minima, self.table) if part is not None)
+        return sum(part.nbytes for name in _PARTS if (part := getattr(self, name)) is not None)
 
     def slice(self, start: int, stop: int) -> PackedMatrix:
         """Return the columns from ``start`` to ``stop``, whole panels, in the same memory."""
         tiles = slice(start // TILE, stop // TILE)
         scales, minima = (None if part is None else part[tiles] for part in (self.scales, self.minima))
-        return PackedMatrix(self.kind, self.group, self.codes[tiles], scales, minima, self.table)
+        return PackedMatrix(self.kind, self.group, self.codes[tiles], scales, minima, self.table, self.order)
 
     def struct(self) -> MatrixStruct:
         """Return what the kernels take; good while this object lives."""
-        pointers = {name: part.data_ptr() for name in ("codes", "scales", "minima", "table") if (part := getattr(self, name)) is not None}
+        pointers = {name: part.data_ptr() for name in _PARTS if (part := getattr(self, name)) is not None}
         return MatrixStruct(columns=self.columns, depth=self.depth, kind=self.kind, group=self.group, **pointers)
 
 

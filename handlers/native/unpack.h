@@ -18,6 +18,7 @@ typedef struct {
     const uint8_t *codes;
     const float *scales, *minima;         // NULL if PLAIN; minima NULL: none
     const float *table;                   // (16), the values of 4-bit codes
+    const int64_t *order;                 // (depth), which input each of its own is; NULL: as they stand
 } Matrix;
 
 static const int64_t slice_bytes[] = {[PLAIN] = 1024, [CODES_4BIT] = 256, [CODES_INT8] = 512, [CODES_FP8] = 512};

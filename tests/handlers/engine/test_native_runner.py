@@ -153,10 +153,13 @@ def dense_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 
 @pytest.mark.parametrize("name", ["grouped", "biases", "window"])
-@pytest.mark.parametrize("codes", ["4-bit", "int8", "fp8"])
-def test_a_quantized_model_says_bit_for_bit_what_its_dequantized_weights_say(name, codes):
+@pytest.mark.parametrize("codes", ["4-bit", "int8", "fp8", "ordered"])
+def test_a_quantized_model_says_what_its_dequantized_weights_say(name, codes):
     model = make_model(CONFIGS[name], torch.bfloat16)
+    head = model.lm_head
     pack_linears(model, QUANTIZERS[codes])
+    if codes == "ordered":
+        model.lm_head = head  # GPTQ leaves it plain
     runners = []
     for variant in (dense_copy(model), model):
         adoption = adopt(variant)
@@ -169,11 +172,15 @@ def test_a_quantized_model_says_bit_for_bit_what_its_dequantized_weights_say(nam
     rng, lengths = random.Random(name), dict.fromkeys(range(8), 0)
     while max(lengths.values()) < 200:
         plan = random_plan(rng, lengths)
-        assert torch.equal(packed.run(plan), dense.run(plan))
+        ours, theirs = packed.run(plan), dense.run(plan)
+        if codes == "ordered":  # the same sums in another order
+            assert (ours - theirs).norm() <= 0.05 * theirs.norm()
+        else:
+            assert torch.equal(ours, theirs)
 
 
-def test_an_order_of_inputs_is_left_to_the_lean_decoder():
+def test_gates_with_another_order_of_inputs_than_their_ups_do_not_fit():
     model = make_model(CONFIGS["grouped"], torch.bfloat16)
-    pack_linears(model, lambda weight: replace(QUANTIZERS["int8"](weight), order=torch.arange(weight.shape[1]).flip(0)))
+    pack_linears(model, lambda weight: replace(QUANTIZERS["int8"](weight), order=torch.randperm(weight.shape[1])))
     parts = take_apart(model, adopt(model).scorings, MAX_MODEL_LEN)
     assert not fits(parts, BLOCK)
