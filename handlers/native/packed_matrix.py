@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handlers.native.library import load_kernels
 from handlers.native.quantized_matrix import QuantizedMatrix
 
 TILE = 16
@@ -103,7 +104,9 @@ def _pad_outputs(rows: Tensor) -> Tensor:
 def _tiles(weight: Tensor) -> Tensor:
     """Return ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``."""
     columns, inputs = weight.shape
-    return weight.view(columns // TILE, TILE, inputs // 2, 2).transpose(1, 2).contiguous()
+    tiles = torch.empty(columns // TILE, inputs // 2, TILE, 2, dtype=weight.dtype)
+    _call("marquee_pack_pairs", weight, tiles, columns, inputs // 2, 2 * weight.itemsize)
+    return tiles
 
 
 def _by_tile(factors: Tensor) -> Tensor:
@@ -115,7 +118,14 @@ def _by_tile(factors: Tensor) -> Tensor:
 def _pack_nibbles(codes: Tensor) -> Tensor:
     """Return 4-bit codes ``(columns, inputs)`` as ``(columns / 16, inputs / 8, 16, 4)``: the dwords of unpack.h, lowest byte first."""
     columns, inputs = codes.shape
-    split = codes.view(columns // TILE, 2, 8, inputs // 8, 4, 2)  # tile, half, column, step, pair, parity
-    nibbles = split.permute(0, 3, 2, 5, 4, 1)  # tile, step, column, parity (dword = 2 column + parity), pair, half
-    low, high = nibbles[..., 0], nibbles[..., 1]
-    return (low | high << 4).reshape(columns // TILE, inputs // 8, TILE, 4).contiguous()
+    tiles = torch.empty(columns // TILE, inputs // 8, TILE, 4, dtype=torch.uint8)
+    _call("marquee_pack_nibbles", codes, tiles, columns, inputs)
+    return tiles
+
+
+def _call(function: str, source: Tensor, target: Tensor, *sizes: int) -> None:
+    library = load_kernels("pack")
+    assert library is not None, "nobody packs what no kernel will read"
+    source = source.contiguous()
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (source, target))
+    getattr(library, function)(*pointers, *map(ctypes.c_int64, (*sizes, torch.get_num_threads())))
