@@ -1,6 +1,7 @@
 """Who is measured, by name: our handlers, the deployment guide's, our engine without a server, and the peers.
 
-A name may carry settings of the ``handler:`` section: ``marquee:engine.process=false`` runs beside ``marquee``.
+A name may carry settings of the ``handler:`` section: ``marquee:engine.process=false`` runs beside ``marquee``. Two serve the GGUF file that
+llama.cpp made for itself: ``marquee-q8`` and ``marquee-q4``.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from archiver.deploy.launch import TorchServe
 from archiver.deploy.prepare import PackagingOptions, prepare_model
 from archiver.deploy.served_model import ServedModel
 from tests.bench.load import Api, Completions, Predictions, Run, run_load
-from tests.bench.peers.catalogue import PEERS
+from tests.bench.peers.catalogue import LLAMA_CPP, PEERS
 from tests.bench.peers.peer import Capacity
 from tests.bench.processes import ProcessTree, running
 from tests.bench.textbook import package_textbook
 from tests.bench.workload import Job, Tokenizer
 
 MARQUEE, TEXTBOOK, ENGINE = "marquee", "textbook", "engine"
-NAMES = (MARQUEE, ENGINE, TEXTBOOK, *PEERS)
+# The peers whose weights they serve.
+QUANTIZED = {"marquee-q8": "llamacpp-q8", "marquee-q4": "llamacpp-q4"}
+NAMES = (MARQUEE, *QUANTIZED, ENGINE, TEXTBOOK, *PEERS)
 _WAKE_UP = Job("wake up", 2)  # too short for any prefix cache
 
 
@@ -75,21 +78,22 @@ def check_names(names: Sequence[str]) -> None:
     """Raise ValueError for a name that nobody has."""
     for name in names:
         kind = name.partition(":")[0]
-        if kind not in NAMES or (name != kind and kind != MARQUEE):
+        if kind not in NAMES or (name != kind and kind not in (MARQUEE, *QUANTIZED)):
             raise ValueError(f"there is no contestant {name!r}: use {', '.join(NAMES)}, or {MARQUEE}:SECTION.KEY=VALUE")
 
 
 def install_peers(names: Sequence[str], cache: Path) -> None:
     """Install the peers among ``names`` that are not there yet."""
     for name in names:
-        if name in PEERS:
-            PEERS[name](cache).install()
+        peer = QUANTIZED.get(name.partition(":")[0], name)
+        if peer in PEERS:
+            PEERS[peer](cache).install()
 
 
 @contextmanager
 def start_all(names: Sequence[str], arena: Arena, say: Callable[[str], None]) -> Iterator[dict[str, Contestant]]:
     """Have contestants ready, asleep. One that does not start is left out, with a word."""
-    starters = {MARQUEE: _marquee, TEXTBOOK: _textbook, ENGINE: _engine} | dict.fromkeys(PEERS, _peer)
+    starters = {MARQUEE: _marquee, TEXTBOOK: _textbook, ENGINE: _engine} | dict.fromkeys(QUANTIZED, _marquee) | dict.fromkeys(PEERS, _peer)
     started: dict[str, Contestant] = {}
     with ExitStack() as stack:
         for name in names:
@@ -113,8 +117,10 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 @contextmanager
 def _marquee(name: str, arena: Arena) -> Iterator[Contestant]:
-    options = PackagingOptions(settings=parse_settings(name.split(":")[1:]))
-    with _torchserve(prepare_model(arena.checkpoint, name="llm", options=options)) as server:
+    kind, *settings = name.split(":")
+    options = PackagingOptions(settings=parse_settings(settings))
+    model = LLAMA_CPP[QUANTIZED[kind]](arena.cache).gguf(arena.checkpoint) if kind in QUANTIZED else arena.checkpoint
+    with _torchserve(prepare_model(model, name="llm", options=options)) as server:
         yield _asleep(Completions(server.openai_base_url(), "llm"), server.frontend_pid)
 
 

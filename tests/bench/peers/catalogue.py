@@ -17,11 +17,14 @@ from tests.bench.peers.peer import Peer
 from tests.bench.peers.transformers_serve import TransformersServe
 from tests.bench.peers.vllm_cpu import VllmCpu
 
-PEERS: dict[str, Callable[[Path], Peer]] = {
-    "vllm": lambda cache: VllmCpu(cache / "vllm"),
+LLAMA_CPP: dict[str, Callable[[Path], LlamaCpp]] = {
     "llamacpp": lambda cache: LlamaCpp(cache / "llamacpp"),
     "llamacpp-q8": lambda cache: LlamaCpp(cache / "llamacpp", "q8_0"),
     "llamacpp-q4": lambda cache: LlamaCpp(cache / "llamacpp", "q4_0"),
+}
+PEERS: dict[str, Callable[[Path], Peer]] = {
+    "vllm": lambda cache: VllmCpu(cache / "vllm"),
+    **LLAMA_CPP,
     "transformers": lambda cache: TransformersServe(cache / "transformers", continuous_batching=False),
     "transformers-cb": lambda cache: TransformersServe(cache / "transformers", continuous_batching=True),
 }

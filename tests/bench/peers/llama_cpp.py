@@ -43,13 +43,17 @@ class LlamaCpp:
         """Return the command line; the context is divided among the slots."""
         port = str(free_port())
         command = [
-            *(str(self._binaries / "llama-server"), "--model", str(self._converted(checkpoint, self.weights)), "--alias", "llm"),
+            *(str(self._binaries / "llama-server"), "--model", str(self.gguf(checkpoint)), "--alias", "llm"),
             *("--host", "127.0.0.1", "--port", port, "--threads", str(threads), "--no-webui"),
             *("--parallel", str(capacity.streams), "--ctx-size", str(capacity.streams * capacity.context_tokens), "--cont-batching"),
         ]
         url = f"http://127.0.0.1:{port}"
         # It closes a kept-alive connection after a stream without a word.
         return Launch(command, f"{url}/health", Completions(f"{url}/v1", "llm", headers={"Connection": "close"}))
+
+    def gguf(self, checkpoint: Path) -> Path:
+        """Return the file that it serves, made once."""
+        return self._converted(checkpoint, self.weights)
 
     @property
     def _source(self) -> Path:
