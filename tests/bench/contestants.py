@@ -1,7 +1,7 @@
 """Who is measured, by name: our handlers, the deployment guide's, our engine without a server, and the peers.
 
-A name may carry settings of the ``handler:`` section: ``marquee:engine.process=false`` runs beside ``marquee``. Two serve the GGUF file that
-llama.cpp made for itself: ``marquee-q8`` and ``marquee-q4``.
+A name may carry settings of the ``handler:`` section: ``marquee:engine.process=false`` runs beside ``marquee``. ``marquee-q8`` and
+``marquee-q4`` serve the GGUF files that llama.cpp made for itself.
 """
 
 from __future__ import annotations
