@@ -133,7 +133,7 @@ class NativeRunner:
             intermediate=self._layers[0].down.depth,
             norm_eps=parts.norm_eps,
             attention_scale=parts.layers[0].scoring.scale or parts.head_dim**-0.5,
-            embedding=self._keep(parts.embedding.data),
+            embedding=None if _is_tied(parts) else self._keep(parts.embedding.data),
             head=self._matrix(_packed(parts.head)),
             final_norm=self._keep(parts.final_norm.float()),
             cosines=self._keep(parts.cosines[:, :half]),
@@ -229,7 +229,12 @@ def _have_one_order(modules: Sequence[nn.Module]) -> bool:
 def _can_run(module: nn.Module) -> bool:
     if isinstance(module, PackedLinear):
         return module.packed is not None
-    return type(module) is nn.Linear and module.weight.dtype == torch.bfloat16
+    # Not a subclass of torch's parameters, as torchao's weights are.
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter and module.weight.dtype == torch.bfloat16
+
+
+def _is_tied(parts: DecoderParts) -> bool:
+    return type(parts.head) is nn.Linear and parts.head.weight.data_ptr() == parts.embedding.data_ptr()
 
 
 def _widths(module: Any) -> tuple[int, int]:

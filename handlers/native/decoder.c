@@ -128,11 +128,18 @@ static void place_heads(const Model *model, const Layer *layer, const Step *step
         }
 }
 
+// A head that is the embedding as well has a token's row as one column of a tile.
+static inline bf16 embedded(const Model *model, int64_t token, int64_t i) {
+    if (model->embedding) return model->embedding[token * model->hidden + i];
+    const bf16 *tile = (const bf16 *)model->head.codes + token / BLOCK * BLOCK * model->hidden;
+    return tile[(i / 2 * BLOCK + token % BLOCK) * 2 + i % 2];
+}
+
 static void embed(const Model *model, const Step *step) {
 #pragma omp for
     for (int64_t row = 0; row < step->num_rows; row++)
         for (int64_t i = 0; i < model->hidden; i++)
-            model->residual[row * model->hidden + i] = to_float(model->embedding[step->token_ids[row] * model->hidden + i]);
+            model->residual[row * model->hidden + i] = to_float(embedded(model, step->token_ids[row], i));
 }
 
 static void gather_samples(const Model *model, const Step *step) {

@@ -17,7 +17,7 @@ typedef struct {
 typedef struct {
     int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, intermediate, num_threads;
     float norm_eps, attention_scale;
-    const bf16 *embedding;                           // (vocab_size, hidden), plain
+    const bf16 *embedding;                           // (vocab_size, hidden), plain; NULL: it is the head, which is PLAIN
     Matrix head;
     const float *final_norm;                         // (hidden)
     const float *cosines, *sines;                    // (max_model_len, head_dim / 2)

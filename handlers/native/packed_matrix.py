@@ -28,8 +28,31 @@ class MatrixStruct(ctypes.Structure):
 
     _fields_: ClassVar = [
         *((name, ctypes.c_int64) for name in ("columns", "depth", "kind", "group")),
+        *((name, ctypes.c_float) for name in ("scale_unit", "minimum_unit")),
         *((name, ctypes.c_void_p) for name in _PARTS),
     ]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What groups are multiplied by, or what is added to them: in float16, which is more exact than the weights that they make.
+
+    As multiples of ``unit``, the largest of them, so that it does not matter how small they are.
+    """
+
+    multiples: Tensor  # (columns / 16, groups, 16) float16
+    unit: float
+
+    @classmethod
+    def of(cls, values: Tensor) -> Factors:
+        """Pack ``(columns, groups)``."""
+        unit = max(values.abs().max().item(), torch.finfo(torch.float32).tiny)
+        padded = _pad_outputs(values.float() / unit).half()
+        return cls(padded.view(-1, TILE, padded.shape[1]).transpose(1, 2).contiguous(), unit)
+
+    def of_tiles(self, tiles: slice) -> Factors:
+        """Return those of some tiles, in the same memory."""
+        return Factors(self.multiples[tiles], self.unit)
 
 
 @dataclass(frozen=True)
@@ -39,8 +62,8 @@ class PackedMatrix:
     kind: int
     group: int
     codes: Tensor  # (columns / 16, depth / 2, 16, 2) bfloat16, or bytes in that order; 4-bit codes (columns / 16, depth / 8, 16, 4)
-    scales: Tensor | None = None  # (columns / 16, groups, 16) float32
-    minima: Tensor | None = None  # the same
+    scales: Factors | None = None
+    minima: Factors | None = None
     table: Tensor | None = None  # (16,) float32
     order: Tensor | None = None  # (depth,) int64, see QuantizedMatrix
 
@@ -52,8 +75,8 @@ class PackedMatrix:
     @classmethod
     def quantized(cls, matrix: QuantizedMatrix) -> PackedMatrix:
         """Copy a quantized weight for which ``can_hold`` is true; outputs are padded to a whole panel, with zeros."""
-        codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), _by_tile(matrix.scales)
-        minima = None if matrix.minima is None else _by_tile(matrix.minima)
+        codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), Factors.of(matrix.scales)
+        minima = None if matrix.minima is None else Factors.of(matrix.minima)
         if matrix.table is not None:
             return cls(_4BIT, matrix.group_size, _pack_nibbles(codes), scales, minima, matrix.table.float().contiguous(), matrix.order)
         return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes), scales, minima, order=matrix.order)
@@ -77,18 +100,26 @@ class PackedMatrix:
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""
-        return sum(part.nbytes for name in _PARTS if (part := getattr(self, name)) is not None)
+        return sum(part.nbytes for part in self._parts.values())
 
     def slice(self, start: int, stop: int) -> PackedMatrix:
         """Return the columns from ``start`` to ``stop``, whole panels, in the same memory."""
         tiles = slice(start // TILE, stop // TILE)
-        scales, minima = (None if part is None else part[tiles] for part in (self.scales, self.minima))
+        scales, minima = (None if part is None else part.of_tiles(tiles) for part in (self.scales, self.minima))
         return PackedMatrix(self.kind, self.group, self.codes[tiles], scales, minima, self.table, self.order)
 
     def struct(self) -> MatrixStruct:
         """Return what the kernels take; good while this object lives."""
-        pointers = {name: part.data_ptr() for name in _PARTS if (part := getattr(self, name)) is not None}
-        return MatrixStruct(columns=self.columns, depth=self.depth, kind=self.kind, group=self.group, **pointers)
+        pointers = {name: part.data_ptr() for name, part in self._parts.items()}
+        units = {name: part.unit for name, part in (("scale_unit", self.scales), ("minimum_unit", self.minima)) if part is not None}
+        return MatrixStruct(columns=self.columns, depth=self.depth, kind=self.kind, group=self.group, **pointers, **units)
+
+    @property
+    def _parts(self) -> dict[str, Tensor]:
+        """All that it holds, by the names of the struct."""
+        factors = {name: part.multiples for name, part in (("scales", self.scales), ("minima", self.minima)) if part is not None}
+        others = {"table": self.table, "order": self.order}
+        return {"codes": self.codes, **factors, **{name: part for name, part in others.items() if part is not None}}
 
 
 def can_hold(matrix: QuantizedMatrix) -> bool:
@@ -107,12 +138,6 @@ def _tiles(weight: Tensor) -> Tensor:
     tiles = torch.empty(columns // TILE, inputs // 2, TILE, 2, dtype=weight.dtype)
     _call("marquee_pack_pairs", weight, tiles, columns, inputs // 2, 2 * weight.itemsize)
     return tiles
-
-
-def _by_tile(factors: Tensor) -> Tensor:
-    """Return ``(columns, groups)`` as ``(columns / 16, groups, 16)``."""
-    padded = _pad_outputs(factors.float())
-    return padded.view(-1, TILE, padded.shape[1]).transpose(1, 2).contiguous()
 
 
 def _pack_nibbles(codes: Tensor) -> Tensor:

@@ -12,11 +12,13 @@ enum { PLAIN, CODES_4BIT, CODES_INT8, CODES_FP8 };
 //   PLAIN       bfloat16: [inputs / 2][16 columns][pair of inputs]
 //   CODES_INT8  and CODES_FP8 (E4M3): the same with a byte each
 //   CODES_4BIT  [inputs / 8][16 dwords][8 nibbles, the lowest first]: nibble n of dword d is column 8 (n % 2) + d / 2, input n / 2 * 2 + d % 2
-// Scales, and minima where there are any: [columns / 16][inputs / group][16 columns]; weight = value of the code * scale + minimum.
+// Scales, and minima where there are any: [columns / 16][inputs / group][16 columns] in float16, as multiples of a unit of the matrix's own;
+// weight = value of the code * scale + minimum.
 typedef struct {
     int64_t columns, depth, kind, group;  // group: inputs that share a scale; 8, 16, or a multiple of 32
+    float scale_unit, minimum_unit;
     const uint8_t *codes;
-    const float *scales, *minima;         // NULL if PLAIN; minima NULL: none
+    const uint16_t *scales, *minima;      // NULL if PLAIN; minima NULL: none
     const float *table;                   // (16), the values of 4-bit codes
     const int64_t *order;                 // (depth), which input each of its own is; NULL: as they stand
 } Matrix;
@@ -27,7 +29,7 @@ static const int64_t slice_bytes[] = {[PLAIN] = 1024, [CODES_4BIT] = 256, [CODES
 typedef struct {
     const Matrix *matrix;
     const uint8_t *codes;
-    const float *scales, *minima;
+    const uint16_t *scales, *minima;
     int64_t left;  // inputs before the next scale
 } Source;
 
@@ -45,16 +47,17 @@ static inline Source source_of(const Matrix *matrix, int64_t tile) {
 // What 8 columns need, twice each, because a register holds pairs of their inputs.
 typedef struct { __m512 scale[2], minimum[2]; } Factors;
 
-static inline __m512 twice(const float *columns) {
-    const __m512i lanes = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-    return _mm512_permutexvar_ps(lanes, _mm512_castps256_ps512(_mm256_loadu_ps(columns)));
+static inline void twice(const uint16_t *columns, float unit, __m512 halves[2]) {
+    const __m512i first = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    __m512 values = _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)columns)), _mm512_set1_ps(unit));
+    halves[0] = _mm512_permutexvar_ps(first, values);
+    halves[1] = _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(8)), values);
 }
 
 static inline void load_factors(const Source *source, int64_t group, Factors *factors) {
-    for (int half = 0; half < 2; half++) {
-        factors->scale[half] = twice(source->scales + group * BLOCK + 8 * half);
-        factors->minimum[half] = source->minima ? twice(source->minima + group * BLOCK + 8 * half) : _mm512_setzero_ps();
-    }
+    factors->minimum[0] = factors->minimum[1] = _mm512_setzero_ps();
+    twice(source->scales + group * BLOCK, source->matrix->scale_unit, factors->scale);
+    if (source->minima) twice(source->minima + group * BLOCK, source->matrix->minimum_unit, factors->minimum);
 }
 
 // Two registers of values, 8 columns each, to one of a tile.

@@ -37,10 +37,11 @@ def matrices(draw: st.DrawFn) -> QuantizedMatrix:
 def test_what_is_multiplied_is_the_dequantized_weight_in_bfloat16(matrix):
     linear = PackedLinear(matrix)
     assert linear.packed is not None
-    # The kernels round once (fused multiply-add), torch twice: half a step of bfloat16 apart at most.
-    torch.testing.assert_close(
-        linear.dequantize(), matrix.dequantize().bfloat16().float(), rtol=2**-7, atol=1e-6 * matrix.scales.max().item()
-    )
+    # The kernels round once (fused multiply-add), torch twice: half a step of bfloat16 apart at most. What is left where a value and a
+    # minimum nearly cancel is as exact as their float16 factors.
+    largest = matrix.scales.max() * (5 + (matrix.codes.float() if matrix.table is None else matrix.table).abs().max())
+    expected = matrix.dequantize().bfloat16().float()
+    torch.testing.assert_close(linear.dequantize(), expected, rtol=2**-7, atol=2**-11 * largest.item())
 
 
 @settings(max_examples=40, deadline=None)
@@ -73,7 +74,7 @@ def test_odd_shapes_work_without_the_kernels(inputs, group):
 
 def test_a_weight_takes_little_more_than_its_codes():
     matrix = QuantizedMatrix(torch.randint(0, 16, (256, 512), dtype=torch.uint8), torch.rand(256, 4), table=torch.arange(16.0))
-    assert PackedLinear(matrix).weight_bytes == 256 * 512 // 2 + 256 * 4 * 4 + 64
+    assert PackedLinear(matrix).weight_bytes == 256 * 512 // 2 + 256 * 4 * 2 + 64
 
 
 def test_a_slice_is_a_view_of_whole_panels():
