@@ -21,6 +21,7 @@ _PUBLIC = {
     "MetricsMixin": "handlers.mixins.metrics",
     "OpenAIMixin": "handlers.mixins.openai",
     "PredictionMixin": "handlers.mixins.prediction",
+    "QuantizedLoadMixin": "handlers.mixins.quantized_load",
     "StreamingMixin": "handlers.mixins.streaming",
     "TokenizerMixin": "handlers.mixins.tokenizer",
     "Delta": "handlers.requests",

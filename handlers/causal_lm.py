@@ -7,6 +7,7 @@ from handlers.mixins.continuous_generation import ContinuousGenerationMixin
 from handlers.mixins.metrics import MetricsMixin
 from handlers.mixins.openai import OpenAIMixin
 from handlers.mixins.prediction import PredictionMixin
+from handlers.mixins.quantized_load import QuantizedLoadMixin
 from handlers.mixins.streaming import StreamingMixin
 from handlers.mixins.tokenizer import TokenizerMixin
 from handlers.torchserve import TorchServeHandler
@@ -18,6 +19,7 @@ class CausalLMHandler(
     PredictionMixin,
     MetricsMixin,
     ContinuousGenerationMixin,
+    QuantizedLoadMixin,
     CheckpointMixin,
     TokenizerMixin,
     TorchServeHandler,

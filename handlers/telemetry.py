@@ -48,6 +48,7 @@ ENGINE_GAUGES = {
     "blocks_total": Metric("marquee_kv_blocks", "gauge", "count"),
     "step_ms_p50": Metric("marquee_step_p50_milliseconds", "gauge", "ms"),
     "step_ms_p99": Metric("marquee_step_p99_milliseconds", "gauge", "ms"),
+    "weight_bytes": Metric("marquee_weight_bytes", "gauge", "B"),
     "tokens_per_s": Metric("marquee_generated_tokens_per_second", "gauge", "count"),
 }
 """By the name of the statistic."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from handlers.config import EngineConfig
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.errors import ConfigError
+from handlers.gguf_file import GgufFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,17 +21,24 @@ logger = logging.getLogger(__name__)
 
 
 def build_engine_client(
-    model: PreTrainedModel, config: EngineConfig, *, eos_token_ids: frozenset[int], max_queued_tokens: int | None = None
+    model: PreTrainedModel | GgufFile, config: EngineConfig, *, eos_token_ids: frozenset[int], max_queued_tokens: int | None = None
 ) -> EngineClient:
     """Start an engine over ``model``, which belongs to it from now on: its attention is replaced, ``model.generate`` no longer works.
 
-    Raises ConfigError when no engine that ``config.name`` allows can run the model, or when its KV cache does not fit into memory.
+    A GGUF file is for llama.cpp to load. Raises ConfigError when no engine that ``config.name`` allows can run the model, or when its KV
+    cache does not fit into memory.
     """
     # Here and not above, so that whoever composes handlers may import this module without torch.
     from handlers.engine.compatibility import Unfit
     from handlers.engine.generate_engine import build_generate_engine
     from handlers.engine.thread import ThreadClient
 
+    if isinstance(model, GgufFile):
+        from handlers.engine.llama_cpp.build import build_llama_cpp_engine
+
+        return ThreadClient(build_llama_cpp_engine(model, config, eos_token_ids=eos_token_ids, max_queued_tokens=max_queued_tokens))
+    if config.name == "llamacpp":
+        raise ConfigError("handler.engine.name llamacpp runs GGUF files only; make one: marquee quantize MODEL --recipe gguf:Q4_K_M")
     if config.name != "generate":
         own_attention = model.config._attn_implementation
         try:
@@ -51,7 +59,9 @@ def _build_continuous_engine(
     from handlers.engine.engine import Engine
     from handlers.engine.runners import choose_runner
     from handlers.engine.threads import settle_num_threads
+    from handlers.engine.weight_memory import plain_bytes
 
+    as_plain = plain_bytes(model)  # before a runner takes the weights over
     adoption = adopt(model)
     capacity = plan_capacity(
         config,
@@ -64,8 +74,8 @@ def _build_continuous_engine(
         settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
         runner.reset()
     logger.info(
-        "engine ready: %s, %d blocks of %d tokens, sequences of up to %d",
-        type(runner).__name__, runner.num_blocks, runner.block_tokens, runner.max_model_len,
+        "engine ready: %s, %.1f MB of weights (%.1f as plain numbers), %d blocks of %d tokens, sequences of up to %d",
+        type(runner).__name__, runner.weight_bytes / 1e6, as_plain / 1e6, runner.num_blocks, runner.block_tokens, runner.max_model_len,
     )  # fmt: skip
     return Engine(
         runner,

@@ -44,7 +44,7 @@ class EngineStats:
     """A snapshot of the engine: sequences by state, KV blocks, totals since the start, and the recent past in milliseconds and tokens/s.
 
     ``blocks_used`` belong to running sequences; cached blocks that nobody uses count as free. Of ``queried_tokens`` of prompts
-    ``cached_tokens`` were found in the prefix cache.
+    ``cached_tokens`` were found in the prefix cache. ``weight_bytes``: what the weights take in memory; of replicas, all of them together.
     """
 
     running: int = 0
@@ -59,6 +59,7 @@ class EngineStats:
     tokens_per_s: float = 0.0
     step_ms_p50: float = 0.0
     step_ms_p99: float = 0.0
+    weight_bytes: int = 0
 
 
 class EngineClient(Protocol):

@@ -14,9 +14,10 @@ _MAX_REPLICAS = 64
 
 
 def describe_engine(engine: EngineClient) -> dict[str, Any]:
-    """Return an engine's limits and, if it runs in processes of its own, those."""
+    """Return an engine's limits, what its weights take in memory and, if it runs in processes of its own, those."""
     replicas = [asdict(replica) for replica in engine.replicas()] if isinstance(engine, ProcessClient) else []
-    return {"max_model_len": engine.max_model_len, "limits": asdict(engine.limits), "replicas": replicas}
+    limits, weight_bytes = asdict(engine.limits), engine.stats().weight_bytes
+    return {"max_model_len": engine.max_model_len, "limits": limits, "weight_bytes": weight_bytes, "replicas": replicas}
 
 
 def engine_commands(engine: EngineClient) -> dict[str, Callable[..., Any]]:

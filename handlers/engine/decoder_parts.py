@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.engine.attention import Scoring
+from handlers.engine.weight_memory import weight_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,6 +48,7 @@ class DecoderParts:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    weight_bytes: int  # of the whole model
 
 
 @torch.inference_mode()
@@ -72,6 +74,7 @@ def take_apart(model: PreTrainedModel, scorings: Sequence[Scoring], max_model_le
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
         head_dim=attention.head_dim,
+        weight_bytes=weight_bytes(model),
     )
 
 

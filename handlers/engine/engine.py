@@ -150,6 +150,7 @@ class Engine:
             cached_tokens=self._scheduler.cached_tokens,
             preemptions=self._scheduler.num_preemptions,
             steps=self._num_steps,
+            weight_bytes=self._runner.weight_bytes,
         )
 
     def check_integrity(self) -> None:

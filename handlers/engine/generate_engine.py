@@ -18,6 +18,7 @@ from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.static_batch import StaticBatch, left_padded
 from handlers.engine.threads import settle_num_threads
 from handlers.errors import ConfigError
+from handlers.gguf_file import GgufFile
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def build_generate_engine(
 
     It has no prefix cache, and takes as much KV memory as the sequences need. Raises ConfigError when the model cannot run even so.
     """
+    if isinstance(model, GgufFile):
+        raise ConfigError(f"{model.path.name} is left to llama.cpp, which needs continuous batching: set handler.engine.name: generate")
     max_model_len = wanted_len(config, model_len(model.config))
     max_running = min(config.max_running, max_running)
     runner = GenerateRunner(model, max_running=max_running, max_model_len=max_model_len, can_share=_adopt(model))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.static_batch import StaticBatch
+from handlers.engine.weight_memory import weight_bytes
 
 _PASS_TOKENS = 32
 """A forward pass over a few rows takes about as long as reading so many tokens of a prompt: of 135M parameters on a CPU, both 30 ms."""
@@ -30,6 +31,7 @@ class GenerateRunner:
         self.block_tokens = max_model_len
         self.max_model_len = max_model_len
         self.vocab_size: int = model.config.get_text_config().vocab_size
+        self.weight_bytes = weight_bytes(model)
         self._model = model
         self._can_share = can_share
         self.reset()

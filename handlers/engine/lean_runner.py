@@ -53,6 +53,7 @@ class LeanRunner:
         self.block_tokens = block_tokens
         self.max_model_len: int = parts.cosines.shape[0]
         self.vocab_size: int = parts.embedding.shape[0]
+        self.weight_bytes = parts.weight_bytes
         dtype, device = parts.embedding.dtype, parts.embedding.device
         self._embedding, self._head, self._final_norm = parts.embedding, beside([parts.head]), parts.final_norm
         self._layers = [_Layer.of(layer) for layer in parts.layers]

@@ -17,7 +17,7 @@ def beside(modules: Sequence[nn.Module]) -> Linear:
 
     The weights of modules that are fused become views of the fused one, so that nothing is kept twice.
     """
-    if not all(type(module) is nn.Linear for module in modules):
+    if not all(type(module) is nn.Linear and type(module.weight) is nn.Parameter for module in modules):  # torchao's weights are subclasses
         return modules[0] if len(modules) == 1 else lambda inputs: torch.cat([module(inputs) for module in modules], dim=-1)
     weight = _fuse([module.get_parameter("weight") for module in modules])
     bias = _fuse([module.get_parameter("bias") for module in modules]) if modules[0].bias is not None else None

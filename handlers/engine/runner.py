@@ -33,6 +33,11 @@ class Runner(Protocol):
         """Token ids run from 0 to ``vocab_size - 1``."""
         ...
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take in memory, bytes: everywhere together, once a forward pass has been made."""
+        ...
+
     def run(self, plan: StepPlan) -> Tensor:
         """Compute every chunk and keep its keys and values.
 

@@ -13,6 +13,7 @@ from handlers.engine.attention import Attention, Scoring, StepAttention
 from handlers.engine.paged_cache import KVShape, PagedCache
 from handlers.engine.scheduler import StepPlan
 from handlers.engine.step_layout import lay_out
+from handlers.engine.weight_memory import weight_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +32,7 @@ class TransformersRunner:
         self.block_tokens = block_tokens
         self.max_model_len = max_model_len
         self.vocab_size: int = model.config.get_text_config().vocab_size
+        self.weight_bytes = weight_bytes(model)
         self._model = model
         self._cache = PagedCache(kv_shapes, num_blocks, block_tokens, model.dtype, model.device)
 

@@ -52,6 +52,10 @@ class BatchedGenerationMixin(HandlerHooks):
                 self._take(event, *live[event.sequence_id])
         return requests
 
+    def describe(self) -> dict[str, Any]:
+        """Add what the weights take in memory."""
+        return super().describe() | {"weight_bytes": self.generator.stats().weight_bytes}
+
     def _admit(self, requests: list[Request]) -> None:
         (request,) = requests
         request.limit_tokens(self.config.generation.max_new_tokens, self.generator.limits.max_model_len)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from handlers.errors import ConfigError
 from handlers.hooks import HandlerHooks
+from handlers.quant.formats import PLAIN
 from handlers.telemetry import report_loading
 from handlers.weights.checkpoint import Checkpoint
+from handlers.weights.loading import weights_name
 
 
 class CheckpointMixin(HandlerHooks):
@@ -31,5 +34,8 @@ class CheckpointMixin(HandlerHooks):
         return self.load_weights(Checkpoint.open(self.model_dir / self.config.model.path, self.config.model))
 
     def load_weights(self, checkpoint: Checkpoint) -> Any:
-        """Load a checkpoint whose weights are plain numbers."""
+        """Load a checkpoint whose weights are plain numbers; raise ConfigError for another, and for a recipe to quantize it."""
+        name = weights_name(checkpoint, self.config)
+        if name != PLAIN.name:
+            raise ConfigError(f"{type(self).__name__} loads plain weights only, not {name}: put QuantizedLoadMixin before CheckpointMixin")
         return checkpoint.load()

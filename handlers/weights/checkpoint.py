@@ -1,4 +1,4 @@
-"""A checkpoint directory: checked before it is loaded, loaded from safetensors only."""
+"""A checkpoint directory: checked before it is loaded, loaded from safetensors or GGUF only."""
 
 from __future__ import annotations
 
@@ -12,21 +12,30 @@ from typing import Any
 
 from handlers.config import ModelConfig
 from handlers.errors import ConfigError
+from handlers.gguf_file import GgufFile, find_gguf
+from handlers.quant.quantization_config import StoredQuantization, find_quantization
 from handlers.requests import SamplingParams
 
 logger = logging.getLogger(__name__)
 
 
+# What GGUF files call the recommendations of generation_config.json, after "general.sampling.".
+_GGUF_SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "penalty_repeat"}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Hugging Face checkpoint that may be loaded under the operator's configuration."""
+    """A Hugging Face checkpoint, or the GGUF file in ``directory``, that may be loaded under the operator's configuration."""
 
     directory: Path
     config: ModelConfig
+    gguf: GgufFile | None = None
 
     @classmethod
     def open(cls, directory: Path, config: ModelConfig) -> Checkpoint:
         """Check ``directory`` without reading weights; raise ConfigError if it is no checkpoint or needs what the configuration forbids."""
+        if file := find_gguf(directory):
+            return cls(directory, config, GgufFile.open(file))
         model = _read_json(directory / "config.json")
         if "auto_map" in model and not config.trust_remote_code:
             raise ConfigError(
@@ -43,8 +52,7 @@ class Checkpoint:
     @functools.cached_property
     def sampling_defaults(self) -> SamplingParams:
         """What the checkpoint's author recommends (generation_config.json) for requests that do not say; temperature 1 otherwise."""
-        path = self.directory / "generation_config.json"
-        given = _read_json(path) if path.exists() else {}
+        given = self._recommendations()
         default = SamplingParams()
         temperature = 0 if given.get("do_sample") is False else _number(given, "temperature", default.temperature)
         return SamplingParams(
@@ -55,10 +63,17 @@ class Checkpoint:
             repetition_penalty=float(_number(given, "repetition_penalty", default.repetition_penalty)),
         )
 
-    def load(self) -> Any:
+    @functools.cached_property
+    def quantization(self) -> StoredQuantization | None:
+        """What config.json says of quantized weights; None for plain ones and GGUF files. Raises ConfigError if it does not say which."""
+        return None if self.gguf else find_quantization(_read_json(self.directory / "config.json"))
+
+    def load(self, *, quantization: Any = None, dtype: str | None = None) -> Any:
         """Return the transformers model, ready for inference: on the GPUs there are (accelerate's ``device_map``), else on the CPU.
 
-        Raises ConfigError if the files cannot be read or do not hold every tensor: transformers itself would go on with random numbers.
+        ``quantization`` is transformers' configuration of one; ``dtype`` goes before what the operator and the checkpoint say. A GGUF file
+        is dequantized. Raises ConfigError if the files cannot be read or do not hold every tensor: transformers itself would go on with
+        random numbers.
         """
         import torch
         from safetensors import SafetensorError
@@ -71,11 +86,13 @@ class Checkpoint:
         try:
             model, report = AutoModelForCausalLM.from_pretrained(
                 self.directory,
-                dtype=self.config.dtype if has_gpu or self.config.dtype != "auto" else self._cpu_dtype(),
+                dtype=dtype or (self.config.dtype if has_gpu else self.cpu_dtype),
+                quantization_config=quantization,
                 device_map="auto" if has_gpu else None,
                 local_files_only=True,
                 use_safetensors=None if self.config.allow_pickle else True,
                 trust_remote_code=self.config.trust_remote_code,
+                gguf_file=self.gguf.path.name if self.gguf else None,
                 output_loading_info=True,
             )
         except (OSError, ValueError, SafetensorError) as error:
@@ -85,20 +102,36 @@ class Checkpoint:
         logger.info("loaded %s: %d parameters, %s, on %s", type(model).__name__, model.num_parameters(), model.dtype, model.device)
         return model.eval()
 
-    def _cpu_dtype(self) -> Any:
-        """On a CPU half precision pays only where the instructions exist; elsewhere it is slower than float32."""
+    @property
+    def cpu_dtype(self) -> Any:
+        """The ``torch.dtype`` to compute in on a CPU: half precision pays only where the instructions exist; elsewhere it is slower."""
         import torch
 
-        config = _read_json(self.directory / "config.json")
-        stored = config.get("dtype") or config.get("torch_dtype") or "float32"
-        if stored not in ("bfloat16", "float16"):
+        if self.config.dtype != "auto":
+            return getattr(torch, self.config.dtype)
+        if self._stored_dtype() not in ("bfloat16", "float16"):
             return torch.float32
         has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if has_bfloat16 else torch.float32
 
+    def _stored_dtype(self) -> str:
+        """Return what the weights are stored in; what is quantized is meant for half precision."""
+        if self.gguf:
+            return "float32" if all(tensor.type == "F32" for tensor in self.gguf.tensors.values()) else "bfloat16"
+        config = _read_json(self.directory / "config.json")
+        return config.get("dtype") or config.get("torch_dtype") or "float32"
+
+    def _recommendations(self) -> dict[str, Any]:
+        if self.gguf:
+            return {name: self.gguf.metadata.get(f"general.sampling.{key}") for name, key in _GGUF_SAMPLING.items()}
+        path = self.directory / "generation_config.json"
+        return _read_json(path) if path.exists() else {}
+
 
 def eos_token_ids(model: Any) -> frozenset[int]:
-    """Return the token ids that end a sequence of this transformers model."""
+    """Return the token ids that end a sequence of this transformers model, or GGUF file."""
+    if isinstance(model, GgufFile):
+        return model.eos_token_ids
     ids = getattr(model.generation_config, "eos_token_id", None)
     return frozenset([ids] if isinstance(ids, int) else ids or ())
 
@@ -106,9 +139,9 @@ def eos_token_ids(model: Any) -> frozenset[int]:
 def _number(given: dict[str, Any], name: str, default: float) -> float:
     value = default if given.get(name) is None else given[name]
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-        raise ConfigError(f"{name} in generation_config.json must be a number from 0 up, got {value!r}")
+        raise ConfigError(f"{name} in generation_config.json (GGUF: general.sampling) must be a number from 0 up, got {value!r}")
     if name == "repetition_penalty" and value == 0:
-        raise ConfigError("repetition_penalty in generation_config.json must be above 0; 1 is none")
+        raise ConfigError("repetition_penalty in generation_config.json (GGUF: general.sampling) must be above 0; 1 is none")
     return value
 
 

@@ -132,6 +132,6 @@ def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path,
     assert len(lines) == len(METRICS)
     for line, metric in zip(sorted(lines), sorted(METRICS, key=lambda metric: metric.name), strict=True):
         labels = "ModelName:tiny" + ",status:cancelled" * bool(metric.labels)
-        unit = {"count": "Count", "s": "Seconds", "ms": "Milliseconds"}[metric.unit]
+        unit = {"count": "Count", "s": "Seconds", "ms": "Milliseconds", "B": "Bytes"}[metric.unit]
         assert re.match(rf"\[METRICS\]{metric.name}\.{unit}:[0-9.e+-]+\|#{labels}\|#type:{metric.kind.upper()}\|", line), line
         assert "secret-id" not in line

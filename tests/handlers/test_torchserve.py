@@ -119,7 +119,9 @@ class TestInitialize:
         assert os.environ["TS_DECODE_INPUT_REQUEST"] == "false"
 
     def test_describe_names_the_handler_and_the_model(self, served: Served) -> None:
-        assert served.handler.describe() == {"handler": "BatchedCausalLMHandler", "model": "tiny", "version": "1.0"}
+        told = served.handler.describe()
+        assert told.pop("weight_bytes") > 0
+        assert told == {"handler": "BatchedCausalLMHandler", "model": "tiny", "version": "1.0", "weights": "plain"}
 
     def test_describe_is_answered_to_the_management_api(self, served: Served) -> None:
         served.context.request_ids = {0: "r0"}

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from handlers.engine.client import EngineStats
 
 _SLOWEST = ("step_ms_p50", "step_ms_p99")
-_NOW = ("running", "waiting", "blocks_used", "blocks_total", "tokens_per_s", *_SLOWEST)
+_NOW = ("running", "waiting", "blocks_used", "blocks_total", "tokens_per_s", "weight_bytes", *_SLOWEST)
 
 
 def add_up(engines: Iterable[EngineStats]) -> EngineStats:

@@ -52,6 +52,7 @@ class FakeRunner:
     """
 
     vocab_size = VOCAB_SIZE
+    weight_bytes = 0
 
     def __init__(
         self,
