@@ -97,6 +97,7 @@ def archive_command(
     config: Config = None,
     format: Annotated[Literal["mar", "dir"], typer.Option(help="One file, or a directory that TorchServe need not unpack.")] = "mar",
     out: Annotated[Path, typer.Option(metavar="DIRECTORY", help="The model store to write to.")] = Path("model_store"),
+    accept_rejected: Annotated[bool, typer.Option("--accept-rejected", help="Package it though quantizing exceeded its budget.")] = False,
     revision: Revision = None,
 ) -> None:
     """Package a checkpoint as an archive for TorchServe.
@@ -112,7 +113,10 @@ def archive_command(
     if source.kind == "archive":
         raise UsageError(f"{model} is an archive already: serve it, or look into it with `marquee inspect`")
     name = name or model_name_from(source.name)
-    spec = ArchiveSpec(source.path, name, version, handler, tuple(extra or ()), requirements, config, format=format, out=out)
+    spec = ArchiveSpec(
+        source.path, name, version, handler, tuple(extra or ()), requirements, config,
+        format=format, out=out, accept_rejected=accept_rejected,
+    )  # fmt: skip
     with byte_progress(f"writing {spec.target}") as progress:
         typer.echo(build_archive(spec, progress=progress))
 
@@ -153,8 +157,10 @@ def verify_command(archive: Archive, as_json: AsJson = False) -> None:
 
 @app.command("quantize")
 def quantize_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory, or an id on the Hugging Face hub.")],
-    recipe: Annotated[list[str], typer.Option("--recipe", "-r", help="A recipe's name, or a YAML file. Repeatable with --compare.")] = [],  # noqa: B006
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory, or an id on the Hugging Face hub.")] = "",
+    recipe: Annotated[
+        list[str], typer.Option("--recipe", "-r", help="A recipe's name (see --list), or a YAML file. Repeatable with --compare.")
+    ] = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(metavar="DIRECTORY", help="Where the result goes; MODEL-RECIPE by default.")] = None,
     calibration: Annotated[Path | None, typer.Option(metavar="FILE", help="JSONL (text or messages) or plain text.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Calibration samples at most.")] = 256,
@@ -173,14 +179,17 @@ def quantize_command(
 
     Example: marquee quantize ./my-model --recipe gptq-int4 --calibration chats.jsonl --budget kl=0.05
     """
+    from archiver.errors import UsageError
     from archiver.quantize.budget import parse_budget
     from archiver.quantize.request import QuantizeRequest
 
     if list_recipes:
-        from archiver.quantize.recipes import show_recipes
+        from archiver.quantize.display import show_recipes
 
         show_recipes(as_json=as_json)
         return
+    if not model:
+        raise UsageError("say which MODEL to quantize; --list shows the recipes")
     request = QuantizeRequest(
         model=model,
         recipes=tuple(recipe),

@@ -13,6 +13,7 @@ import pytest
 
 from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
+from archiver.deploy.support_matrix import renewed
 from archiver.package import ArchiveSpec, build_archive
 
 ROOT = Path(__file__).parents[1]
@@ -79,3 +80,7 @@ def test_every_command_shown_exists_with_its_options(command: str) -> None:
 def test_the_output_shown_is_what_serve_prints() -> None:
     shown = next(block for block in blocks("") if "OpenAI base URL" in block)
     assert BASE_URL in shown
+
+
+def test_the_table_of_formats_is_the_support_matrix() -> None:
+    assert renewed(README) == README, "renew it: python -m archiver.deploy.support_matrix README.md"

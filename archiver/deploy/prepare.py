@@ -1,4 +1,4 @@
-"""Make a served model of whatever the user names: a checkpoint, an archive, a model on the Hugging Face hub."""
+"""Make a served model of whatever the user names: a checkpoint, a GGUF file, an archive, a model on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from archiver.deploy.archive_cache import cached_archive
 from archiver.deploy.served_model import ServedModel
 from archiver.errors import UsageError
 from archiver.package.archive import ArchiveSpec
+from archiver.package.checkpoint import weights_format
 from archiver.package.source import resolve_model
+from handlers.errors import ConfigError
 from handlers.integrity import Progress
+from handlers.quant.formats import PLAIN
+from handlers.quant.machine import Machine
+from handlers.quant.preflight import check_weights
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ def prepare_model(
     if source.kind == "archive":
         _refuse_options(model, options)
         return ServedModel.from_archive(source.path, name)
+    _check_machine(source.path)
     spec = ArchiveSpec(
         source=source.path,
         name=name or model_name_from(source.name),
@@ -61,6 +67,17 @@ def prepare_model(
 def model_name_from(text: str) -> str:
     """Return ``text`` as a model name: letters, digits, ``_``, ``-`` and ``.``, the first one a letter or digit."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-._") or "model"
+
+
+def _check_machine(checkpoint: Path) -> None:
+    """Refuse weights that this machine cannot run, before the work of packaging; the worker would."""
+    row = weights_format(checkpoint)
+    if row is PLAIN:
+        return  # without a look for GPUs, for which torch is imported
+    try:
+        check_weights(row, Machine.here())
+    except ConfigError as error:
+        raise UsageError(f"{checkpoint}: {error}") from None
 
 
 def _refuse_options(archive: str | Path, options: PackagingOptions) -> None:

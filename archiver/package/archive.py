@@ -22,6 +22,7 @@ from archiver.package.model_config import CONFIG_FILE, handler_config, load_mode
 from archiver.package.names import check_model_name, check_model_version
 from archiver.package.staging import staged_directory, staged_file
 from archiver.package.transfer import ByteCounter, OnBytes
+from archiver.quantize.receipt import Receipt, is_rejected
 from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, installed_versions
 
 REQUIREMENTS_FILE = "requirements.txt"
@@ -47,6 +48,7 @@ class ArchiveSpec:
     ``source``: a checkpoint directory. ``handler``: a user's handler file; None generates one. ``extra``: files, and directories whose
     content goes to the top level. ``config``: a model-config.yaml to start from; ``settings``: what wins over its ``handler:`` section.
     ``format``: a ``.mar`` file, or a directory, in which ``link`` makes hard links of the checkpoint's files. ``out``: the model store.
+    ``accept_rejected``: package a checkpoint that lost more quality, when it was quantized, than its budget allowed.
     """
 
     source: Path
@@ -60,6 +62,7 @@ class ArchiveSpec:
     format: Literal["mar", "dir"] = "mar"
     out: Path = Path("model_store")
     link: bool = False
+    accept_rejected: bool = False
 
     @property
     def target(self) -> Path:
@@ -95,6 +98,7 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
     """Check everything that the archive is made of and return its members, in order, without the hashes; raises UsageError."""
     check_model_name(spec.name)
     check_model_version(spec.version)
+    _check_receipt(spec)
     model_config = load_model_config(spec.config, spec.settings)
     model = handler_config(model_config).model
     if model.path != MODEL_DIR:
@@ -130,6 +134,20 @@ def _collect_code(spec: ArchiveSpec) -> tuple[Member, tuple[Member, ...]]:
             raise UsageError(f"no such file: {spec.requirements} (--requirements)")
         requirements = [Member(REQUIREMENTS_FILE, spec.requirements.resolve())]
     return handler, check_members([handler, *requirements, *vendored_members(), *extra_members(spec.extra)])
+
+
+def _check_receipt(spec: ArchiveSpec) -> None:
+    """Raise UsageError for a checkpoint that did not keep to its budget; the receipt of a GGUF file lies beside it."""
+    if spec.accept_rejected:
+        return
+    directory = spec.source if spec.source.is_dir() else spec.source.parent
+    receipt = Receipt.read(directory)
+    reasons = receipt.exceeded if receipt else ()
+    if reasons or is_rejected(directory):
+        raise UsageError(
+            f"{spec.source} lost more than its budget allowed when it was quantized ({'; '.join(reasons) or 'its directory says so'}):"
+            " quantize with another recipe, or package it all the same with `marquee archive --accept-rejected`"
+        )
 
 
 def _manifest(spec: ArchiveSpec, handler: Member) -> bytes:

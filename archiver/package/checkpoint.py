@@ -1,15 +1,21 @@
-"""Whether a directory is a checkpoint that can be served, and which of its files serving needs."""
+"""Whether a directory, or a GGUF file, is a checkpoint that can be served, and which of its files serving needs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from archiver.errors import UsageError
 from archiver.package.tensors import TensorHeader, read_header
+from archiver.quantize.receipt import RECEIPT_FILE
+from handlers.errors import ConfigError
+from handlers.gguf_file import GgufFile, find_gguf
+from handlers.quant.formats import GGUF, Format
+from handlers.quant.preflight import identify
+from handlers.quant.quantization_config import find_quantization
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,6 +34,7 @@ SERVED_FILES = (
     "additional_chat_templates/*.jinja",
     "*processor_config.json",
     "*quant*_config.json",
+    RECEIPT_FILE,
     "LICENSE*",  # most licences of weights ask that they travel with them
     "NOTICE*",
 )
@@ -38,26 +45,84 @@ _SAFETENSORS_ADVICE = "convert it to safetensors (load it with transformers and 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked checkpoint: the ``files`` that serving needs (sorted, relative to ``directory``) and the ``architecture`` in its config."""
+    """A checked checkpoint: the ``files`` that serving needs (sorted, relative to ``directory``) and the ``architecture`` it names."""
 
     directory: Path
     architecture: str
     files: tuple[Path, ...]
 
 
-def read_checkpoint(directory: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
-    """Check a checkpoint directory without loading it; raises UsageError, in one line, for whatever would keep it from being served."""
-    config = read_config(directory)
+def read_checkpoint(source: Path, *, trust_remote_code: bool = False, allow_pickle: bool = False) -> Checkpoint:
+    """Check a checkpoint without loading it: a directory, or a GGUF file, which needs no other.
+
+    Raises UsageError, in one line, for whatever would keep it from being served.
+    """
+    if file := _gguf_in(source):
+        beside = SERVED_FILES if source.is_dir() else (RECEIPT_FILE,)
+        return Checkpoint(file.parent, _read_gguf(file).architecture, _served_files(file.parent, beside, [file]))
+    directory, config = source, read_config(source)
     if "auto_map" in config and not trust_remote_code:
         raise UsageError(
             f"{directory} brings its own code (auto_map in {CONFIG}); read it, then set handler.model.trust_remote_code to run it"
         )
+    weights_format(directory)
     weights = _weight_files(directory, allow_pickle)
     if not any(True for pattern in TOKENIZER_FILES for _ in directory.glob(pattern)):
         raise UsageError(f"{directory} has no tokenizer: copy the model's tokenizer.json there, or its own tokenizer files")
     patterns = SERVED_FILES + (REMOTE_CODE_FILES if trust_remote_code else ())
+    return Checkpoint(directory, config["architectures"][0], _served_files(directory, patterns, weights))
+
+
+def check_checkpoint(source: Path) -> None:
+    """Raise UsageError unless ``source`` is a GGUF file, a directory with one, or one whose config.json names an architecture."""
+    if file := _gguf_in(source):
+        _read_gguf(file)
+    else:
+        read_config(source)
+
+
+def weights_format(source: Path) -> Format:
+    """Return the format of a checkpoint's weights; raises UsageError for one that no machine serves."""
+    if _gguf_in(source):
+        return GGUF
+    try:
+        return identify(find_quantization(read_config(source)))
+    except ConfigError as error:
+        raise UsageError(f"{source}: {error}") from None
+
+
+def _gguf_in(source: Path) -> Path | None:
+    try:
+        return source if source.is_file() else find_gguf(source)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+
+
+def _read_gguf(file: Path) -> GgufFile:
+    try:
+        model = GgufFile.open(file)
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+    _check_architecture(model)
+    return model
+
+
+def _check_architecture(model: GgufFile) -> None:
+    """Refuse what llama.cpp has no name for, where its list is installed; whether the chosen engine runs it, the engine says."""
+    try:
+        from gguf import MODEL_ARCH_NAMES
+    except ImportError:
+        return
+    if model.architecture not in MODEL_ARCH_NAMES.values():
+        raise UsageError(
+            f"{model.path.name} is a model of the architecture {model.architecture!r}, which is unknown here:"
+            " pip install --upgrade gguf llama-cpp-python, or convert it again"
+        )
+
+
+def _served_files(directory: Path, patterns: Iterable[str], weights: Iterable[Path]) -> tuple[Path, ...]:
     served = {file for pattern in patterns for file in directory.glob(pattern) if file.is_file()}
-    return Checkpoint(directory, config["architectures"][0], tuple(sorted(file.relative_to(directory) for file in {*served, *weights})))
+    return tuple(sorted(file.relative_to(directory) for file in {*served, *weights}))
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,18 @@ from archiver.package.members import MODEL_DIR
 from archiver.package.model_config import CONFIG_FILE
 from archiver.package.reader import ArchiveReader, open_archive, read_integrity_record, read_manifest, read_text_member
 from archiver.package.tensors import read_header
+from archiver.quantize.receipt import RECEIPT_FILE, Receipt
+from handlers.gguf_file import GgufFile
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
 @dataclass(frozen=True)
 class ArchiveInfo:
-    """Facts about an archive; sizes in bytes. ``num_parameters`` counts the elements of all safetensors, ``dtypes`` the same by dtype.
+    """Facts about an archive; sizes in bytes. ``num_parameters`` counts the elements of all weights, ``dtypes`` the same by dtype.
 
     ``versions`` are those of the packages that it was tested with; ``is_hashed`` says whether it lists its members' hashes.
+    ``quantization`` is the receipt of a checkpoint that ``marquee quantize`` made.
     """
 
     path: str
@@ -44,10 +47,11 @@ class ArchiveInfo:
     members: Mapping[str, int]
     versions: Mapping[str, str]
     is_hashed: bool
+    quantization: Receipt | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as for JSON."""
-        return asdict(self)
+        return asdict(self) | {"quantization": self.quantization.to_dict() if self.quantization else None}
 
 
 def inspect_archive(path: Path) -> ArchiveInfo:
@@ -56,7 +60,8 @@ def inspect_archive(path: Path) -> ArchiveInfo:
         manifest = read_manifest(reader, path)
         model_config = _model_config(reader, manifest)
         record = read_integrity_record(reader)
-        dtypes = _dtypes(reader)
+        ggufs = list(_gguf_files(reader))
+        dtypes = _dtypes(reader, ggufs)
         return ArchiveInfo(
             path=str(path),
             format="dir" if path.is_dir() else "mar",
@@ -66,7 +71,7 @@ def inspect_archive(path: Path) -> ArchiveInfo:
             requirements=manifest.model.requirements_file,
             frontend_keys={key: value for key, value in model_config.items() if key != "handler"},
             handler_section=model_config.get("handler") or {},
-            architecture=_architecture(reader),
+            architecture=_architecture(reader, ggufs),
             num_parameters=sum(dtypes.values()),
             dtypes=dtypes,
             weight_bytes=sum(size for member, size in reader.sizes.items() if member.endswith(WEIGHT_SUFFIXES)),
@@ -74,6 +79,7 @@ def inspect_archive(path: Path) -> ArchiveInfo:
             members=dict(sorted(reader.sizes.items())),
             versions=record.versions if record else {},
             is_hashed=record is not None,
+            quantization=_receipt(reader),
         )
 
 
@@ -86,7 +92,20 @@ def _model_config(reader: ArchiveReader, manifest: Manifest) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _architecture(reader: ArchiveReader) -> str | None:
+def _gguf_files(reader: ArchiveReader) -> Iterator[GgufFile]:
+    for member, size in reader.sizes.items():
+        if not member.endswith(".gguf"):
+            continue
+        with reader.open(member) as file:
+            try:
+                yield GgufFile.read(file, size, Path(member))
+            except ValueError as error:
+                raise ArchiverError(f"{member} {error}") from None
+
+
+def _architecture(reader: ArchiveReader, ggufs: Sequence[GgufFile]) -> str | None:
+    if ggufs:
+        return ggufs[0].architecture
     data = read_text_member(reader, f"{MODEL_DIR}/config.json") or read_text_member(reader, "config.json")
     try:
         config = json.loads(data or b"{}")
@@ -95,8 +114,16 @@ def _architecture(reader: ArchiveReader) -> str | None:
         return None
 
 
-def _dtypes(reader: ArchiveReader) -> dict[str, int]:
+def _receipt(reader: ArchiveReader) -> Receipt | None:
+    path = f"{MODEL_DIR}/{RECEIPT_FILE}"
+    data = read_text_member(reader, path)
+    return None if data is None else Receipt.parse(data, path)
+
+
+def _dtypes(reader: ArchiveReader, ggufs: Sequence[GgufFile]) -> dict[str, int]:
     elements: Counter[str] = Counter()
+    for gguf in ggufs:
+        elements.update(gguf.elements)
     for member, size in reader.sizes.items():
         if not member.endswith(".safetensors"):
             continue

@@ -31,17 +31,32 @@ def staged_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_directory(target: Path) -> Iterator[Path]:
-    """Yield a new hidden directory beside ``target``; afterwards put it in its place, or remove it if anything was raised.
+    """Yield a new hidden directory beside ``target``; afterwards put it in its place, or remove it if anything was raised."""
+    with hidden_directory(target) as staged:
+        yield staged
+        place_directory(staged, target)
+
+
+@contextmanager
+def hidden_directory(target: Path) -> Iterator[Path]:
+    """Yield a new hidden directory beside ``target``, which is removed afterwards unless ``place_directory`` has put it somewhere."""
+    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def place_directory(staged: Path, target: Path) -> None:
+    """Flush a directory and rename it to ``target``, which lies beside it.
 
     An existing directory is first moved aside (two renames are not one: for an instant there is none), then removed.
     """
-    staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     previous = staged.with_suffix(".old")
+    staged.chmod(0o777 & ~_umask())
+    for path in staged.rglob("*"):
+        flush_to_disk(path)
     try:
-        yield staged
-        staged.chmod(0o777 & ~_umask())
-        for path in staged.rglob("*"):
-            flush_to_disk(path)
         if target.exists():
             target.rename(previous)
         staged.rename(target)
@@ -50,7 +65,6 @@ def staged_directory(target: Path) -> Iterator[Path]:
         if previous.exists() and not target.exists():
             previous.rename(target)
         shutil.rmtree(previous, ignore_errors=True)
-        shutil.rmtree(staged, ignore_errors=True)
 
 
 def flush_to_disk(path: Path) -> None:

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from archiver.errors import ArchiverError
 
 RECEIPT_FILE = "quantization.json"
+REJECTED_SUFFIX = ".rejected"  # of the directory of a checkpoint that exceeded its budget
 _FROZEN = ConfigDict(extra="forbid", strict=True)
+
+Measured = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A number that a broken model can make NaN or infinite: null in JSON, which knows neither, and NaN when it is read again."""
 
 
 @dataclass(frozen=True, config=_FROZEN)
 class LayerError:
-    """A linear layer and the relative error of its weight, ``|quantized - source| / |source|`` (Frobenius norms)."""
+    """A linear layer and the relative error of its weight, ``|quantized - source| / |source|`` (Frobenius norms).
+
+    AWQ and SmoothQuant scale channels in one layer and back in another: of their weights this says little.
+    """
 
     name: str
-    relative_error: float
+    relative_error: Measured
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -28,25 +37,32 @@ class Quality:
     """Two models compared on the same held-out tokens, teacher forced; ``before`` is the source, ``after`` the quantized one.
 
     ``kl`` is the mean of KL(before || after) over the next-token distributions, in nats, ``kl_p99`` its 99th percentile. ``top1_agreement``
-    is the share of positions with the same likeliest token. ``greedy_divergence`` is, for each prompt, how many greedy tokens are the same
-    before the first that differs (``greedy_tokens`` is how many were compared). ``worst_layers`` are the ten with the largest error.
+    is the share of positions with the same likeliest token. ``num_broken`` positions have logits ``after`` that are no finite numbers; one
+    is enough to make perplexity and KL NaN. ``greedy_divergence`` is, for each prompt, how many greedy tokens are the same before the first
+    that differs: ``greedy_tokens`` if none does, be it that both texts end earlier. ``worst_layers`` are the ten with the largest error.
     """
 
     evaluation: str  # where the tokens come from
-    num_tokens: int
-    perplexity_before: float
-    perplexity_after: float
-    kl: float
-    kl_p99: float
+    num_tokens: int  # predicted ones
+    perplexity_before: Measured
+    perplexity_after: Measured
+    kl: Measured
+    kl_p99: Measured
     top1_agreement: float
     greedy_tokens: int
     greedy_divergence: tuple[int, ...]
     worst_layers: tuple[LayerError, ...]
+    num_broken: int = 0
 
     @property
     def perplexity_ratio(self) -> float:
         """After over before; 1 is none lost."""
         return self.perplexity_after / self.perplexity_before
+
+    @property
+    def worst_error(self) -> float:
+        """The largest relative error of a layer's weight."""
+        return self.worst_layers[0].relative_error if self.worst_layers else 0.0
 
 
 @dataclass(frozen=True, config=_FROZEN)
@@ -83,11 +99,18 @@ class Receipt:
         """Whether every limit of the budget held."""
         return not self.exceeded
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as in the file."""
+        return dict(json.loads(self._to_json()))
+
     def write(self, directory: Path) -> Path:
         """Write the receipt into a checkpoint's directory."""
         file = directory / RECEIPT_FILE
-        file.write_bytes(TypeAdapter(Receipt).dump_json(self, indent=2) + b"\n")
+        file.write_bytes(self._to_json() + b"\n")
         return file
+
+    def _to_json(self) -> bytes:
+        return TypeAdapter(Receipt).dump_json(self, indent=2)
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Receipt:
@@ -104,3 +127,8 @@ class Receipt:
         """Read the receipt in a checkpoint's directory; None if there is none."""
         file = directory / RECEIPT_FILE
         return cls.parse(file.read_bytes(), str(file)) if file.is_file() else None
+
+
+def is_rejected(directory: Path) -> bool:
+    """Whether the directory's name says that what it holds exceeded its budget."""
+    return directory.resolve().name.endswith(REJECTED_SUFFIX)

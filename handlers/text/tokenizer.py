@@ -9,7 +9,9 @@ from typing import Any
 
 from handlers.config import HandlerConfig
 from handlers.errors import ConfigError, InvalidRequest
+from handlers.gguf_file import GgufFile, find_gguf
 from handlers.requests import Message, Request, SamplingParams
+from handlers.text.gguf_tokenizer import read_tokenizer
 from handlers.text.output import TextOutput
 from handlers.text.vocabulary import Vocabulary
 
@@ -77,16 +79,26 @@ class TextTokenizer:
 
 def load_tokenizer(directory: Path, model_dir: Path, config: HandlerConfig) -> TextTokenizer:
     """Load the tokenizer of a checkpoint ``directory``, offline; raise ConfigError if it, or the configured template, cannot be read."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=config.model.trust_remote_code)
+        tokenizer = _read_tokenizer(directory, config.model.trust_remote_code)
+    except ConfigError:
+        raise
     except Exception as error:  # The tokenizers library raises bare Exceptions for files that it cannot read.
         raise ConfigError(f"no usable tokenizer in {directory.name}/: {' '.join(str(error).split())}") from error
     if config.tokenizer.chat_template is not None:
         tokenizer.chat_template = _read_template(model_dir / config.tokenizer.chat_template)
     tokenizer.clean_up_tokenization_spaces = False  # It rewrites text across token boundaries, so pieces would not add up to the whole.
     return TextTokenizer(tokenizer, config.limits.max_prompt_tokens)
+
+
+def _read_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    """Return the transformers tokenizer: a GGUF file's own, unless the model's original stands beside it."""
+    from transformers import AutoTokenizer
+
+    file = find_gguf(directory)
+    if file is not None and not (directory / "tokenizer.json").exists():
+        return read_tokenizer(GgufFile.open(file))
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=trust_remote_code)
 
 
 def _decoder(tokenizer: Any) -> Callable[[Sequence[int]], str]:

@@ -16,7 +16,7 @@ from archiver.package import ArchiveSpec, build_archive
 from tests.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("serve", "archive", "inspect", "verify", "java-home")
+COMMANDS = ("serve", "archive", "inspect", "verify", "quantize", "java-home")
 
 
 class Result:
@@ -106,6 +106,11 @@ def used_wrongly(taken: int) -> dict[str, tuple[tuple[object, ...], str]]:
         "no archive": (("inspect", "./missing.mar"), "no such archive"),
         "nothing to verify": (("verify", "./missing.mar"), "no such archive"),
         "archive of an archive": (("archive", "ARCHIVE"), "is an archive already"),
+        "nothing to quantize": (("quantize",), "say which MODEL"),
+        "no recipe": (("quantize", "CHECKPOINT"), "say how, with --recipe"),
+        "unknown recipe": (("quantize", "CHECKPOINT", "--recipe", "nf3"), "did you mean 'nf4'?"),
+        "unknown limit": (("quantize", "CHECKPOINT", "--recipe", "nf4", "--budget", "size=3"), "--budget has no limit called 'size'"),
+        "quantized archive": (("quantize", "ARCHIVE", "--recipe", "nf4"), "only a checkpoint directory"),
         "missing handler": (("archive", "CHECKPOINT", "--handler", "./missing.py"), "missing.py"),
     }
 
@@ -155,6 +160,15 @@ def test_verifies_with_an_exit_code(run, archive, tmp_path):
     report = run("verify", damaged, "--json")
     assert report.exit_code == 1
     assert json.loads(report.output)["ok"] is False
+
+
+def test_lists_recipes_for_people_and_machines(run):
+    shown = run("quantize", "--list")
+    assert (shown.exit_code, shown.errors) == (0, "")
+    assert "gptq-int4" in shown.output
+    recipes = {recipe["name"]: recipe for recipe in json.loads(run("quantize", "--list", "--json").output)["recipes"]}
+    assert recipes["gptq-int4"]["needs_calibration"]
+    assert recipes["gptq-int4"]["options"]["group_size"] == 128
 
 
 def test_java_home_prints_a_path(run):

@@ -87,3 +87,25 @@ def test_refuses_remote_code_unless_asked(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match="trust_remote_code"):
         read_checkpoint(checkpoint)
     assert "modeling.py" in served(checkpoint, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("quanto", "weights are quanto: it cannot be saved"),
+        ("exl3", r"in a way that is not supported \(exl3\)"),
+        (None, "lacks quant_method"),
+    ],
+)
+def test_refuses_formats_that_no_machine_serves(checkpoint: Path, method: str | None, message: str) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": method, "bits": 4}}))
+    with pytest.raises(UsageError, match=message) as caught:
+        read_checkpoint(checkpoint)
+    assert "\n" not in str(caught.value)
+
+
+def test_packages_formats_that_another_machine_may_run(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "mxfp4"}}))
+    assert "model.safetensors" in served(checkpoint)
