@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from handlers.engine.decoder_parts import DecoderParts, LayerParts
 from handlers.engine.scheduler import StepPlan
+from handlers.native.huge_pages import HugePages
 from handlers.native.library import load_kernels
 from handlers.native.packed_linear import PackedLinear
 from handlers.native.packed_matrix import MatrixStruct, PackedMatrix
@@ -69,6 +70,7 @@ class NativeRunner:
         assert library is not None, "fits() comes first"
         self._step = library.marquee_step
         self._step.argtypes, self._step.restype = [_Pointer, _Pointer], None
+        self._memory = HugePages()
         self._tensors: list[Tensor] = []  # whatever the structs point to
         self._matrices: list[PackedMatrix] = []  # likewise
         block_elements = parts.num_kv_heads * parts.head_dim * _BLOCK
@@ -134,7 +136,7 @@ class NativeRunner:
             norm_eps=parts.norm_eps,
             attention_scale=parts.layers[0].scoring.scale or parts.head_dim**-0.5,
             embedding=None if _is_tied(parts) else self._keep(parts.embedding.data),
-            head=self._matrix(_packed(parts.head)),
+            head=self._matrix(_packed(parts.head, self._memory)),
             final_norm=self._keep(parts.final_norm.float()),
             cosines=self._keep(parts.cosines[:, :half]),
             sines=self._keep(parts.sines[:, :half]),
@@ -142,15 +144,15 @@ class NativeRunner:
         )
 
     def _layer(self, parts: DecoderParts, layer: LayerParts, index: int) -> _Layer:
-        gate, up = _halves(layer.gate_up)
+        gate, up = _halves(layer.gate_up, self._memory)
         biases = [module.get_parameter("bias").data for module in layer.qkv if module.bias is not None]
         return _Layer(
-            qkv=(MatrixStruct * 3)(*(self._matrix(_packed(module)) for module in layer.qkv)),
+            qkv=(MatrixStruct * 3)(*(self._matrix(_packed(module, self._memory)) for module in layer.qkv)),
             num_qkv=len(layer.qkv),
-            output=self._matrix(_packed(layer.output)),
+            output=self._matrix(_packed(layer.output, self._memory)),
             gate=self._matrix(gate),
             up=self._matrix(up),
-            down=self._matrix(_packed(layer.down)),
+            down=self._matrix(_packed(layer.down, self._memory)),
             input_norm=self._keep(layer.input_norm.float()),
             post_norm=self._keep(layer.post_norm.float()),
             qkv_bias=self._keep(torch.cat(biases).float()) if biases else None,
@@ -241,18 +243,18 @@ def _widths(module: Any) -> tuple[int, int]:
     return module.in_features, module.out_features
 
 
-def _packed(module: nn.Module) -> PackedMatrix:
+def _packed(module: nn.Module, memory: HugePages) -> PackedMatrix:
     if isinstance(module, PackedLinear):
         assert module.packed is not None, "fits() comes first"
         return module.packed
-    return PackedMatrix.plain(module.get_parameter("weight").data)
+    return PackedMatrix.plain(module.get_parameter("weight").data, memory)
 
 
-def _halves(gate_up: tuple[nn.Module, ...]) -> tuple[PackedMatrix, PackedMatrix]:
+def _halves(gate_up: tuple[nn.Module, ...], memory: HugePages) -> tuple[PackedMatrix, PackedMatrix]:
     """Return the matrices of gate and up: two modules, or one with both."""
     if len(gate_up) == 2:
-        return _packed(gate_up[0]), _packed(gate_up[1])
-    both = _packed(gate_up[0])
+        return _packed(gate_up[0], memory), _packed(gate_up[1], memory)
+    both = _packed(gate_up[0], memory)
     half = both.columns // 2
     return both.slice(0, half), both.slice(half, both.columns)
 

@@ -19,21 +19,24 @@ static inline bf16 *slice_of(const Pair *pair, int64_t k, int side) {
     return pair->scratch + (2 * (pair->kept ? k : k % (2 * SLICE)) + SLICE * side) * BLOCK;
 }
 
-#define PREFETCH_BYTES 4096
+#define CODES_AHEAD 4096  // bytes
+#define SCALES_AHEAD 512
 
-static inline void prefetch(const uint8_t *codes, int64_t bytes) {
-    for (int64_t line = 0; line < bytes; line += 64) _mm_prefetch((const char *)codes + PREFETCH_BYTES + line, _MM_HINT_T0);
+static inline void prefetch(const Source *source) {
+    for (int64_t line = 0; line < slice_bytes[source->matrix->kind]; line += 64)
+        _mm_prefetch((const char *)source->codes + CODES_AHEAD + line, _MM_HINT_T0);
+    _mm_prefetch((const char *)source->scales + SCALES_AHEAD, _MM_HINT_T0);
+    _mm_prefetch((const char *)source->minima + SCALES_AHEAD, _MM_HINT_T0);
 }
 
 // Return a slice of both tiles as bfloat16: in place, or unpacked.
 static inline void read_slice(Pair *pair, int64_t k, const bf16 *slices[2]) {
     for (int side = 0; side < 2; side++) {
         Source *source = pair->sources + side;
-        int64_t bytes = slice_bytes[source->matrix->kind];
-        if (pair->fresh) prefetch(source->codes, bytes);
+        if (pair->fresh) prefetch(source);
         if (source->matrix->kind == PLAIN) {
             slices[side] = (const bf16 *)source->codes;
-            source->codes += bytes;
+            source->codes += slice_bytes[PLAIN];
             continue;
         }
         bf16 *unpacked = slice_of(pair, k, side);

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handlers.native.huge_pages import HugePages
 from handlers.native.library import load_kernels
 from handlers.native.packed_matrix import PANEL, PackedMatrix, can_hold
 from handlers.native.quantized_matrix import QuantizedMatrix
@@ -18,15 +19,15 @@ class PackedLinear(nn.Module):
 
     Takes the place of an ``nn.Linear``. The weight is unpacked to bfloat16 a tile at a time while it is multiplied: the result is that of
     the dequantized weight in bfloat16. ``packed`` is what the kernels read, None for the odd shapes that they cannot, which are dequantized
-    whole for each call. Thread-safe.
+    whole for each call. ``memory`` is what the layers of one model share. Thread-safe.
     """
 
-    def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None = None) -> None:
+    def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None = None, memory: HugePages | None = None) -> None:
         super().__init__()
         self.out_features, self.in_features = matrix.codes.shape
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.order = matrix.order
-        self.packed = PackedMatrix.quantized(matrix) if can_hold(matrix) and load_kernels("linear") else None
+        self.packed = PackedMatrix.quantized(matrix, memory or HugePages()) if can_hold(matrix) and load_kernels("linear") else None
         self._matrix = matrix if self.packed is None else None
 
     @property

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handlers.native.huge_pages import HugePages
 from handlers.native.library import load_kernels
 from handlers.native.quantized_matrix import QuantizedMatrix
 
@@ -44,11 +45,11 @@ class Factors:
     unit: float
 
     @classmethod
-    def of(cls, values: Tensor) -> Factors:
+    def of(cls, values: Tensor, memory: HugePages) -> Factors:
         """Pack ``(columns, groups)``."""
         unit = max(values.abs().max().item(), torch.finfo(torch.float32).tiny)
-        padded = _pad_outputs(values.float() / unit).half()
-        return cls(padded.view(-1, TILE, padded.shape[1]).transpose(1, 2).contiguous(), unit)
+        by_tile = _pad_outputs(values.float() / unit).view(-1, TILE, values.shape[1]).transpose(1, 2)
+        return cls(memory.empty(*by_tile.shape, dtype=torch.float16).copy_(by_tile), unit)
 
     def of_tiles(self, tiles: slice) -> Factors:
         """Return those of some tiles, in the same memory."""
@@ -68,18 +69,19 @@ class PackedMatrix:
     order: Tensor | None = None  # (depth,) int64, see QuantizedMatrix
 
     @classmethod
-    def plain(cls, weight: Tensor) -> PackedMatrix:
+    def plain(cls, weight: Tensor, memory: HugePages) -> PackedMatrix:
         """Copy a bfloat16 weight ``(outputs, inputs)``; outputs are padded to a whole panel, with zeros."""
-        return cls(_PLAIN, 1, _tiles(_pad_outputs(weight)))
+        return cls(_PLAIN, 1, _tiles(_pad_outputs(weight), memory))
 
     @classmethod
-    def quantized(cls, matrix: QuantizedMatrix) -> PackedMatrix:
+    def quantized(cls, matrix: QuantizedMatrix, memory: HugePages) -> PackedMatrix:
         """Copy a quantized weight for which ``can_hold`` is true; outputs are padded to a whole panel, with zeros."""
-        codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), Factors.of(matrix.scales)
-        minima = None if matrix.minima is None else Factors.of(matrix.minima)
+        codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), Factors.of(matrix.scales, memory)
+        minima = None if matrix.minima is None else Factors.of(matrix.minima, memory)
         if matrix.table is not None:
-            return cls(_4BIT, matrix.group_size, _pack_nibbles(codes), scales, minima, matrix.table.float().contiguous(), matrix.order)
-        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes), scales, minima, order=matrix.order)
+            nibbles, table = _pack_nibbles(codes, memory), matrix.table.float().contiguous()
+            return cls(_4BIT, matrix.group_size, nibbles, scales, minima, table, matrix.order)
+        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes, memory), scales, minima, order=matrix.order)
 
     @property
     def columns(self) -> int:
@@ -132,18 +134,18 @@ def _pad_outputs(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, -len(rows) % PANEL))
 
 
-def _tiles(weight: Tensor) -> Tensor:
+def _tiles(weight: Tensor, memory: HugePages) -> Tensor:
     """Return ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``."""
     columns, inputs = weight.shape
-    tiles = torch.empty(columns // TILE, inputs // 2, TILE, 2, dtype=weight.dtype)
+    tiles = memory.empty(columns // TILE, inputs // 2, TILE, 2, dtype=weight.dtype)
     _call("marquee_pack_pairs", weight, tiles, columns, inputs // 2, 2 * weight.itemsize)
     return tiles
 
 
-def _pack_nibbles(codes: Tensor) -> Tensor:
+def _pack_nibbles(codes: Tensor, memory: HugePages) -> Tensor:
     """Return 4-bit codes ``(columns, inputs)`` as ``(columns / 16, inputs / 8, 16, 4)``: the dwords of unpack.h, lowest byte first."""
     columns, inputs = codes.shape
-    tiles = torch.empty(columns // TILE, inputs // 8, TILE, 4, dtype=torch.uint8)
+    tiles = memory.empty(columns // TILE, inputs // 8, TILE, 4, dtype=torch.uint8)
     _call("marquee_pack_nibbles", codes, tiles, columns, inputs)
     return tiles
 

@@ -6,8 +6,6 @@
 
 #include "matrix.h"
 
-#define CHUNK_PANELS 2  // panels of weights that a thread takes at a time
-
 // Where threads unpack two tiles, (depth, 32) each, `stride` numbers apart; NULL if no matrix needs it.
 typedef struct {
     bf16 *memory;
@@ -25,11 +23,12 @@ typedef struct {
 typedef void Finish(const Output *output, int64_t row, int64_t column, __m512 first, __m512 second);
 
 // Multiply `rows` of `inputs` by all columns, a multiple of 32, and finish them two tiles at a time. Does not wait for the other threads.
+// Each takes long runs of panels first: what was prefetched beyond the end of one is lost.
 static inline __attribute__((always_inline)) void project_pairs(
     const bf16 *inputs, int64_t rows, const Matrix *first, const Matrix *second, const Scratch *scratch, Finish *finish, const Output *output) {
     int64_t depth = first->depth, step = first == second ? 2 : 1;  // tiles of a matrix in a panel
     bf16 *unpacked = scratch->memory + omp_get_thread_num() * scratch->stride;
-#pragma omp for schedule(dynamic, CHUNK_PANELS) nowait
+#pragma omp for schedule(guided) nowait
     for (int64_t tile = 0; tile < first->columns / BLOCK; tile += step)
         for (int64_t row = 0; row < rows; row += 32) {
             int64_t rows_here = rows - row < 32 ? rows - row : 32;

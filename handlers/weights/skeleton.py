@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.errors import ConfigError
+from handlers.native.huge_pages import HugePages
 from handlers.native.packed_linear import PackedLinear, can_pack
 from handlers.native.quantized_matrix import QuantizedMatrix
 
@@ -44,8 +45,9 @@ def fill_model(
     expected = set(model.state_dict())
     given = {name for name in names if name in expected or not _is_superfluous(model, name, read)}
     missing = _check_names(model, expected, given)
+    memory = HugePages()
     for name in sorted(given):  # a layer's bias before its weight, with which a PackedLinear is whole
-        _place(model, name, read(name), device)
+        _place(model, name, read(name), device, memory)
     model.tie_weights(missing_keys=missing, recompute_mapping=False)
     _leave_the_files(model)
     return model.to(device).eval()
@@ -84,7 +86,7 @@ def _check_names(model: PreTrainedModel, expected: set[str], given: set[str]) ->
     return expected - given
 
 
-def _place(model: PreTrainedModel, name: str, weight: Weight, device: torch.device) -> None:
+def _place(model: PreTrainedModel, name: str, weight: Weight, device: torch.device, memory: HugePages) -> None:
     path, _, attribute = name.rpartition(".")
     module = model.get_submodule(path)
     place: Tensor = getattr(module, attribute)
@@ -92,7 +94,7 @@ def _place(model: PreTrainedModel, name: str, weight: Weight, device: torch.devi
     if found != place.shape:
         raise ConfigError(f"{name} has the shape {tuple(found)}, and the model wants {tuple(place.shape)}")
     if isinstance(weight, QuantizedMatrix) and type(module) is nn.Linear and can_pack(device):
-        model.set_submodule(path, PackedLinear(weight, module.bias))
+        model.set_submodule(path, PackedLinear(weight, module.bias, memory))
         model.all_tied_weights_keys.pop(name, None)
         return
     dense = weight.dequantize() if isinstance(weight, QuantizedMatrix) else weight

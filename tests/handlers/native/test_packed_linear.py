@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from handlers.native.huge_pages import HugePages
 from handlers.native.packed_linear import PackedLinear
 from handlers.native.packed_matrix import PackedMatrix
 from handlers.native.quantized_matrix import QuantizedMatrix
@@ -79,7 +80,7 @@ def test_a_weight_takes_little_more_than_its_codes():
 
 def test_a_slice_is_a_view_of_whole_panels():
     weight = torch.randn(96, 64).bfloat16()
-    matrix = PackedMatrix.plain(weight)
+    matrix = PackedMatrix.plain(weight, HugePages())
     part = matrix.slice(32, 96)
     assert (part.columns, part.depth, part.codes.data_ptr()) == (64, 64, matrix.codes.data_ptr() + 32 * 64 * 2)
 
