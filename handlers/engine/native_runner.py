@@ -24,7 +24,7 @@ _Int, _Float, _Pointer = ctypes.c_int64, ctypes.c_float, ctypes.c_void_p
 
 
 class _Scratch(ctypes.Structure):
-    _fields_ = [("memory", _Pointer), ("stride", _Int)]
+    _fields_ = [("memory", _Pointer), ("stride", _Int), ("sums", _Pointer)]
 
 
 class _Layer(ctypes.Structure):
@@ -189,6 +189,9 @@ class NativeRunner:
         self._workspace = [torch.zeros(rows, width, dtype=dtype) for width, dtype in sizes.values()]
         for name, tensor in zip(sizes, self._workspace, strict=True):
             setattr(model, name, tensor.data_ptr())
+        groups = max((matrix.depth // matrix.group for matrix in self._matrices if matrix.minima is not None), default=0)
+        self._sums = torch.empty(rows, groups)
+        model.scratch.sums = self._sums.data_ptr()
         self._num_workspace_rows = rows
 
     def _use_threads(self, num_threads: int) -> None:
@@ -197,7 +200,7 @@ class NativeRunner:
         if len(self._scratch) < num_threads and not all(matrix.is_plain for matrix in self._matrices):
             stride = _PANEL * max(matrix.depth for matrix in self._matrices)
             self._scratch = torch.empty(num_threads, stride, dtype=torch.bfloat16)
-            self._model.scratch = _Scratch(self._scratch.data_ptr(), stride)
+            self._model.scratch.memory, self._model.scratch.stride = self._scratch.data_ptr(), stride
 
 
 def fits(parts: DecoderParts, block_tokens: int) -> bool:
@@ -214,18 +217,19 @@ def fits(parts: DecoderParts, block_tokens: int) -> bool:
         and all(width % _PANEL == 0 for module in linears for width in _widths(module))
         and parts.head_dim % _BLOCK == 0
         and parts.head_dim <= _MAX_HEAD_DIM
-        and all(_have_one_order(layer.gate_up) for layer in parts.layers)
+        and all(_are_alike(layer.gate_up) for layer in parts.layers)
         and getattr(parts.head, "order", None) is None
         and all(layer.scoring.softcap is None and layer.scoring.scale == first.scoring.scale for layer in parts.layers)
         and load_kernels("decoder") is not None
     )
 
 
-def _have_one_order(modules: Sequence[nn.Module]) -> bool:
-    """Whether modules take their inputs in the same order, as those that GPTQ quantized together do."""
-    orders = [module.order if isinstance(module, PackedLinear) else None for module in modules]
-    first = orders[0]
-    return all(order is None if first is None else order is not None and torch.equal(order, first) for order in orders)
+def _are_alike(modules: Sequence[nn.Module]) -> bool:
+    """Whether modules can be multiplied side by side: groups of one size, of inputs in one order, as formats make them."""
+    packed = [module.packed if isinstance(module, PackedLinear) else None for module in modules]
+    groups = {None if each is None else each.group for each in packed}
+    orders = [each.order for each in packed if each is not None and each.order is not None]
+    return len(groups) == 1 and len(orders) in (0, len(packed)) and all(torch.equal(order, orders[0]) for order in orders)
 
 
 def _can_run(module: nn.Module) -> bool:

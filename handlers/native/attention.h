@@ -220,5 +220,4 @@ static void attend(const Model *model, const Layer *layer, const Step *step) {
             int64_t to = from + TASK_TOKENS < chunk->num_rows ? from + TASK_TOKENS : chunk->num_rows;
             attend_chunk(model, layer, step, chunk, head, from, to);
         }
-    shape_tiles_for_matrices();
 }

@@ -151,7 +151,6 @@ static void gather_samples(const Model *model, const Step *step) {
 void marquee_step(const Model *model, const Step *step) {
 #pragma omp parallel num_threads((int)model->num_threads)
     {
-        shape_tiles_for_matrices();
         embed(model, step);
         for (int64_t index = 0; index < model->num_layers; index++) {
             const Layer *layer = model->layers + index;

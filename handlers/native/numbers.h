@@ -15,6 +15,10 @@ static inline float to_float(bf16 value) {
     return u.number;
 }
 
+static inline __m512 widened(const bf16 *numbers) {
+    return (__m512)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)numbers)), 16);
+}
+
 static inline bf16 to_bf16(float value) {
     return (bf16)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_set_ss(value)), 0);
 }

@@ -17,9 +17,9 @@ from handlers.native.quantized_matrix import QuantizedMatrix
 class PackedLinear(nn.Module):
     """Multiply by a quantized weight, ``(…, inputs)`` to ``(…, outputs)``, in the dtype of the inputs.
 
-    Takes the place of an ``nn.Linear``. The weight is unpacked to bfloat16 a tile at a time while it is multiplied: the result is that of
-    the dequantized weight in bfloat16. ``packed`` is what the kernels read, None for the odd shapes that they cannot, which are dequantized
-    whole for each call. ``memory`` is what the layers of one model share. Thread-safe.
+    Takes the place of an ``nn.Linear``. Inputs are rounded to bfloat16 and multiplied by the values of the codes, group by group; scales
+    and minima come after, in float32, so that no weight is rounded. ``packed`` is what the kernels read, None for the odd shapes that they
+    cannot, which are dequantized whole for each call. ``memory`` is what the layers of one model share. Thread-safe.
     """
 
     def __init__(self, matrix: QuantizedMatrix, bias: Tensor | None = None, memory: HugePages | None = None) -> None:
@@ -40,7 +40,7 @@ class PackedLinear(nn.Module):
         return sum(part.nbytes for part in (matrix.codes, matrix.scales, matrix.minima, matrix.order) if part is not None)
 
     def dequantize(self) -> Tensor:
-        """Return the weight in float32, ``(outputs, inputs)``; a packed one comes rounded to bfloat16, as it is multiplied."""
+        """Return the weight in float32, ``(outputs, inputs)``, as it is multiplied."""
         if self.packed is None:
             assert self._matrix is not None
             return self._matrix.dequantize()
@@ -71,6 +71,7 @@ def _multiply(matrix: PackedMatrix, rows: Tensor) -> Tensor:
     inputs = functional.pad(rows.to(torch.bfloat16), (0, 0, 0, -len(rows) % PANEL)).contiguous()
     outputs = torch.empty(len(rows), matrix.columns)
     scratch = torch.empty(num_threads, PANEL * matrix.depth, dtype=torch.bfloat16)
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (inputs, scratch, outputs))
+    sums = torch.empty(len(rows), matrix.depth // matrix.group)
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (inputs, scratch, sums, outputs))
     library.marquee_linear(ctypes.byref(matrix.struct()), *pointers, ctypes.c_int64(len(rows)), ctypes.c_int64(num_threads))
     return outputs

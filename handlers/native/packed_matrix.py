@@ -36,7 +36,7 @@ class MatrixStruct(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Factors:
-    """What groups are multiplied by, or what is added to them: in float16, which is more exact than the weights that they make.
+    """What groups are multiplied by, or what is added to them: in float16, a fraction of the error that quantizing made.
 
     As multiples of ``unit``, the largest of them, so that it does not matter how small they are.
     """
@@ -62,16 +62,16 @@ class PackedMatrix:
 
     kind: int
     group: int
-    codes: Tensor  # (columns / 16, depth / 2, 16, 2) bfloat16, or bytes in that order; 4-bit codes (columns / 16, depth / 8, 16, 4)
+    codes: Tensor  # see unpack.h: (columns / 16, steps of inputs, 16, numbers of a step)
     scales: Factors | None = None
     minima: Factors | None = None
-    table: Tensor | None = None  # (16,) float32
+    table: Tensor | None = None  # (32,) bfloat16: the values of 4-bit codes, twice
     order: Tensor | None = None  # (depth,) int64, see QuantizedMatrix
 
     @classmethod
     def plain(cls, weight: Tensor, memory: HugePages) -> PackedMatrix:
         """Copy a bfloat16 weight ``(outputs, inputs)``; outputs are padded to a whole panel, with zeros."""
-        return cls(_PLAIN, 1, _tiles(_pad_outputs(weight), memory))
+        return cls(_PLAIN, weight.shape[1], _pack_pairs(_pad_outputs(weight), memory))
 
     @classmethod
     def quantized(cls, matrix: QuantizedMatrix, memory: HugePages) -> PackedMatrix:
@@ -79,9 +79,9 @@ class PackedMatrix:
         codes, scales = _pad_outputs(matrix.codes.view(torch.uint8)), Factors.of(matrix.scales, memory)
         minima = None if matrix.minima is None else Factors.of(matrix.minima, memory)
         if matrix.table is not None:
-            nibbles, table = _pack_nibbles(codes, memory), matrix.table.float().contiguous()
+            nibbles, table = _pack_nibbles(codes, memory), matrix.table.to(torch.bfloat16).repeat(2)
             return cls(_4BIT, matrix.group_size, nibbles, scales, minima, table, matrix.order)
-        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _tiles(codes, memory), scales, minima, order=matrix.order)
+        return cls(_KINDS[matrix.codes.dtype], matrix.group_size, _pack_bytes(codes, memory), scales, minima, order=matrix.order)
 
     @property
     def columns(self) -> int:
@@ -92,7 +92,7 @@ class PackedMatrix:
     def depth(self) -> int:
         """Inputs."""
         _, steps, _, width = self.codes.shape
-        return steps * width * (2 if self.kind == _4BIT else 1)
+        return steps * width * (4 if self.kind == _4BIT else 1)
 
     @property
     def is_plain(self) -> bool:
@@ -134,25 +134,28 @@ def _pad_outputs(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, -len(rows) % PANEL))
 
 
-def _tiles(weight: Tensor, memory: HugePages) -> Tensor:
-    """Return ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``."""
+def _pack_pairs(weight: Tensor, memory: HugePages) -> Tensor:
+    """Return a bfloat16 weight ``(columns, inputs)`` as ``(columns / 16, inputs / 2, 16, 2)``."""
     columns, inputs = weight.shape
-    tiles = memory.empty(columns // TILE, inputs // 2, TILE, 2, dtype=weight.dtype)
-    _call("marquee_pack_pairs", weight, tiles, columns, inputs // 2, 2 * weight.itemsize)
-    return tiles
+    return _call("marquee_pack_pairs", weight, memory.empty(columns // TILE, inputs // 2, TILE, 2, dtype=weight.dtype))
+
+
+def _pack_bytes(codes: Tensor, memory: HugePages) -> Tensor:
+    """Return codes of a byte ``(columns, inputs)`` as ``(columns / 16, inputs, 16, 1)``."""
+    columns, inputs = codes.shape
+    return _call("marquee_pack_bytes", codes, memory.empty(columns // TILE, inputs, TILE, 1, dtype=codes.dtype))
 
 
 def _pack_nibbles(codes: Tensor, memory: HugePages) -> Tensor:
-    """Return 4-bit codes ``(columns, inputs)`` as ``(columns / 16, inputs / 8, 16, 4)``: the dwords of unpack.h, lowest byte first."""
+    """Return 4-bit codes ``(columns, inputs)`` as ``(columns / 16, inputs / 8, 16, 2)``: the words of unpack.h."""
     columns, inputs = codes.shape
-    tiles = memory.empty(columns // TILE, inputs // 8, TILE, 4, dtype=torch.uint8)
-    _call("marquee_pack_nibbles", codes, tiles, columns, inputs)
-    return tiles
+    return _call("marquee_pack_nibbles", codes, memory.empty(columns // TILE, inputs // 8, TILE, 2, dtype=torch.int16))
 
 
-def _call(function: str, source: Tensor, target: Tensor, *sizes: int) -> None:
+def _call(function: str, source: Tensor, target: Tensor) -> Tensor:
     library = load_kernels("pack")
     assert library is not None, "nobody packs what no kernel will read"
     source = source.contiguous()
     pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (source, target))
-    getattr(library, function)(*pointers, *map(ctypes.c_int64, (*sizes, torch.get_num_threads())))
+    getattr(library, function)(*pointers, *map(ctypes.c_int64, (*source.shape, torch.get_num_threads())))
+    return target

@@ -16,7 +16,8 @@ class QuantizedMatrix:
 
     ``codes`` are uint8 from 0 to 15 with a ``table`` of their 16 values (4-bit integers of any sign, NF4, FP4), or without one int8 or
     float8_e4m3fn, which are values themselves. ``order``: where the weight's inputs stand in the layer's (GPTQ's activation order): the
-    layer multiplies ``inputs[:, order]``; None if they stand as they are. Everything else is float32.
+    layer multiplies ``inputs[:, order]``; None if they stand as they are. Everything else is float32; the kernels round a table's values to
+    bfloat16, in which small integers are exact.
     """
 
     codes: Tensor  # (outputs, inputs)

@@ -18,8 +18,13 @@ typedef struct {
     uint8_t rows[16];
 } TileConfig;
 
-static const TileConfig full_tiles = {
-    .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+// Tiles 0 to 3 hold products, 4 and 5 `r` rows of `k` inputs, 6 and 7 the weights of those inputs.
+#define TILES(r, k) {.palette = 1, .row_bytes = {64, 64, 64, 64, 2 * k, 2 * k, 64, 64}, .rows = {r, r, r, r, r, r, k / 2, k / 2}}
+#define TILES_FOR(k) { \
+    TILES(1, k), TILES(2, k), TILES(3, k), TILES(4, k), TILES(5, k), TILES(6, k), TILES(7, k), TILES(8, k), \
+    TILES(9, k), TILES(10, k), TILES(11, k), TILES(12, k), TILES(13, k), TILES(14, k), TILES(15, k), TILES(16, k)}
+
+static const TileConfig matrix_tiles[3][16] = {TILES_FOR(32), TILES_FOR(16), TILES_FOR(8)};
 
 // Tile 6 holds weights of 16 tokens in bfloat16, tile 7 their values.
 static const TileConfig attention_tiles = {
@@ -28,7 +33,11 @@ static const TileConfig attention_tiles = {
 // Linux lets a process use the tiles once it has asked (arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA).
 int marquee_prepare(void) { return (int)syscall(SYS_arch_prctl, 0x1023, 18); }
 
-static void shape_tiles_for_matrices(void) { _tile_loadconfig(&full_tiles); }
+static void shape_tiles_for_matrices(int64_t rows, int64_t group) {
+    int inputs = group >= 32 ? 0 : group == 16 ? 1 : 2;
+    _tile_loadconfig(&matrix_tiles[inputs][rows < 16 ? rows - 1 : 15]);
+}
+
 static void shape_tiles_for_attention(void) { _tile_loadconfig(&attention_tiles); }
 static void release_tiles(void) { _tile_release(); }
 
@@ -37,7 +46,7 @@ static void release_tiles(void) { _tile_release(); }
 #define HAS_TILES 0
 
 int marquee_prepare(void) { return 0; }
-static void shape_tiles_for_matrices(void) {}
+static void shape_tiles_for_matrices(int64_t rows, int64_t group) { (void)rows, (void)group; }
 static void shape_tiles_for_attention(void) {}
 static void release_tiles(void) {}
 

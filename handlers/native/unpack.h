@@ -10,61 +10,51 @@ enum { PLAIN, CODES_4BIT, CODES_INT8, CODES_FP8 };
 
 // A weight, in tiles of 16 columns, whole tiles one after the other. Its codes, by kind:
 //   PLAIN       bfloat16: [inputs / 2][16 columns][pair of inputs]
-//   CODES_INT8  and CODES_FP8 (E4M3): the same with a byte each
-//   CODES_4BIT  [inputs / 8][16 dwords][8 nibbles, the lowest first]: nibble n of dword d is column 8 (n % 2) + d / 2, input n / 2 * 2 + d % 2
-// Scales, and minima where there are any: [columns / 16][inputs / group][16 columns] in float16, as multiples of a unit of the matrix's own;
-// weight = value of the code * scale + minimum.
+//   CODES_INT8  and CODES_FP8 (E4M3): [inputs][16 columns], a byte each
+//   CODES_4BIT  [inputs / 8][16 columns][pair of inputs] words of 16 bits: nibble n, from the lowest, belongs to the n-th pair of the eight
+// Scales, and minima where there are any: [columns / 16][inputs / group][16 columns] in float16, as multiples of a unit of the matrix's own.
+// A weight is the value of its code * scale + minimum. The values of all kinds of codes are exact in bfloat16.
 typedef struct {
-    int64_t columns, depth, kind, group;  // group: inputs that share a scale; 8, 16, or a multiple of 32
+    int64_t columns, depth, kind, group;  // group: inputs that share a scale; 8, 16, or a multiple of 32; depth if PLAIN
     float scale_unit, minimum_unit;
     const uint8_t *codes;
     const uint16_t *scales, *minima;      // NULL if PLAIN; minima NULL: none
-    const float *table;                   // (16), the values of 4-bit codes
+    const bf16 *table;                    // (32), the values of 4-bit codes, twice
     const int64_t *order;                 // (depth), which input each of its own is; NULL: as they stand
 } Matrix;
 
 static const int64_t slice_bytes[] = {[PLAIN] = 1024, [CODES_4BIT] = 256, [CODES_INT8] = 512, [CODES_FP8] = 512};
 
-// One tile of columns, read slice by slice.
+// One tile of columns.
 typedef struct {
     const Matrix *matrix;
     const uint8_t *codes;
     const uint16_t *scales, *minima;
-    int64_t left;  // inputs before the next scale
 } Source;
 
 static inline Source source_of(const Matrix *matrix, int64_t tile) {
-    int64_t groups = matrix->kind == PLAIN ? 0 : matrix->depth / matrix->group;
+    int64_t factors = tile * (matrix->depth / matrix->group) * BLOCK;
     return (Source){
         .matrix = matrix,
         .codes = matrix->codes + tile * (matrix->depth / SLICE) * slice_bytes[matrix->kind],
-        .scales = matrix->scales + tile * groups * BLOCK,
-        .minima = matrix->minima ? matrix->minima + tile * groups * BLOCK : NULL,
-        .left = matrix->group,
+        .scales = matrix->scales + factors,
+        .minima = matrix->minima ? matrix->minima + factors : NULL,
     };
 }
 
-// What 8 columns need, twice each, because a register holds pairs of their inputs.
-typedef struct { __m512 scale[2], minimum[2]; } Factors;
-
-static inline void twice(const uint16_t *columns, float unit, __m512 halves[2]) {
-    const __m512i first = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-    __m512 values = _mm512_mul_ps(_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)columns)), _mm512_set1_ps(unit));
-    halves[0] = _mm512_permutexvar_ps(first, values);
-    halves[1] = _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(8)), values);
+static inline const uint8_t *codes_at(const Source *source, int64_t k) {
+    return source->codes + k / SLICE * slice_bytes[source->matrix->kind];
 }
 
-static inline void load_factors(const Source *source, int64_t group, Factors *factors) {
-    factors->minimum[0] = factors->minimum[1] = _mm512_setzero_ps();
-    twice(source->scales + group * BLOCK, source->matrix->scale_unit, factors->scale);
-    if (source->minima) twice(source->minima + group * BLOCK, source->matrix->minimum_unit, factors->minimum);
+static inline __m512 factors_of(const uint16_t *factors, int64_t group, float unit) {
+    __m256i halves = _mm256_loadu_si256((const __m256i *)(factors + group * BLOCK));
+    return _mm512_mul_ps(_mm512_cvtph_ps(halves), _mm512_set1_ps(unit));
 }
 
-// Two registers of values, 8 columns each, to one of a tile.
-static inline void store_pairs(bf16 *target, __m512 first, __m512 second, const Factors *factors) {
-    first = _mm512_fmadd_ps(first, factors->scale[0], factors->minimum[0]);
-    second = _mm512_fmadd_ps(second, factors->scale[1], factors->minimum[1]);
-    _mm512_storeu_si512(target, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+// Two inputs of 16 columns, whose values are exact in bfloat16, as pairs.
+static inline void store_pairs(bf16 *target, __m512 even, __m512 odd) {
+    __m512i low = _mm512_srli_epi32((__m512i)even, 16), upper_half = _mm512_set1_epi32((int)0xffff0000);
+    _mm512_storeu_si512(target, _mm512_ternarylogic_epi32(upper_half, (__m512i)odd, low, 0xea));  // (upper_half & odd) | low
 }
 
 static inline __m512 int8_values(const uint8_t *codes) {
@@ -79,49 +69,23 @@ static inline __m512 fp8_values(const uint8_t *codes) {
     return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(sign, rest)), _mm512_set1_ps(256.0f));
 }
 
-// Eight inputs of 16 columns: four registers of a tile.
-static inline __attribute__((always_inline)) const uint8_t *unpack_eight(
-    int64_t kind, const uint8_t *codes, __m512 table, const Factors *factors, bf16 *target) {
-    if (kind == CODES_4BIT) {
-        __m512i nibbles = _mm512_loadu_si512(codes);
-        for (int pair = 0; pair < 4; pair++) {
-            __m512 first = _mm512_permutexvar_ps(nibbles, table);  // by the lowest four bits of a lane
-            __m512 second = _mm512_permutexvar_ps(_mm512_srli_epi32(nibbles, 4), table);
-            nibbles = _mm512_srli_epi32(nibbles, 8);
-            store_pairs(target + pair * 32, first, second, factors);
+static inline void unpack_nibbles(const uint8_t *codes, const bf16 *table, bf16 *target) {
+    __m512i values = _mm512_loadu_si512(table);
+    for (int step = 0; step < SLICE / 8; step++) {
+        __m512i nibbles = _mm512_loadu_si512(codes + 64 * step);
+        for (int pair = 0; pair < 4; pair++, target += 32) {
+            _mm512_storeu_si512(target, _mm512_permutexvar_epi16(nibbles, values));  // by the lowest five bits of a word: the table is there twice
+            nibbles = _mm512_srli_epi16(nibbles, 4);
         }
-        return codes + 64;
     }
-    for (int pair = 0; pair < 4; pair++, codes += 32) {
-        if (kind == CODES_INT8) store_pairs(target + pair * 32, int8_values(codes), int8_values(codes + 16), factors);
-        else store_pairs(target + pair * 32, fp8_values(codes), fp8_values(codes + 16), factors);
-    }
-    return codes;
 }
 
-static inline __attribute__((always_inline)) void unpack_kind(int64_t kind, Source *source, bf16 *target) {
-    const uint8_t *codes = source->codes;
-    __m512 table = kind == CODES_4BIT ? _mm512_loadu_ps(source->matrix->table) : _mm512_setzero_ps();
-    int64_t group = source->matrix->group;
-    Factors factors;
-    load_factors(source, 0, &factors);
-    for (int part = 0; part < SLICE / 8; part++) {
-        if (group < SLICE && part && part * 8 % group == 0) load_factors(source, part * 8 / group, &factors);
-        codes = unpack_eight(kind, codes, table, &factors, target + part * 8 * BLOCK);
-    }
-    source->codes = codes;
-}
-
-// Write the next slice of a tile to `target`, and step to the one after it.
-static inline void unpack_slice(Source *source, bf16 *target) {
-    int64_t kind = source->matrix->kind, group = source->matrix->group;
-    if (kind == CODES_4BIT) unpack_kind(CODES_4BIT, source, target);
-    else if (kind == CODES_INT8) unpack_kind(CODES_INT8, source, target);
-    else unpack_kind(CODES_FP8, source, target);
-    source->left -= SLICE;
-    if (source->left > 0) return;
-    int64_t step = BLOCK * (group < SLICE ? SLICE / group : 1);
-    source->scales += step;
-    if (source->minima) source->minima += step;
-    source->left = group;
+// Write the values of a slice of codes, from input `k` on, as a tile.
+static inline void unpack_slice(const Source *source, int64_t k, bf16 *target) {
+    const uint8_t *codes = codes_at(source, k);
+    if (source->matrix->kind == CODES_4BIT) unpack_nibbles(codes, source->matrix->table, target);
+    else if (source->matrix->kind == CODES_INT8)
+        for (int pair = 0; pair < SLICE / 2; pair++, codes += 32) store_pairs(target + pair * 32, int8_values(codes), int8_values(codes + 16));
+    else
+        for (int pair = 0; pair < SLICE / 2; pair++, codes += 32) store_pairs(target + pair * 32, fp8_values(codes), fp8_values(codes + 16));
 }
