@@ -78,6 +78,7 @@ class NativeRunner:
         self._cache = torch.empty(len(parts.layers), 2, num_blocks, block_elements, dtype=torch.bfloat16)
         self._layers = (_Layer * len(parts.layers))(*(self._layer(parts, layer, i) for i, layer in enumerate(parts.layers)))
         self._model = self._pack(parts)
+        self.weight_bytes = sum(tensor.nbytes for tensor in self._tensors) + sum(matrix.nbytes for matrix in self._matrices)
         self._scratch = torch.empty(0, dtype=torch.bfloat16)
         self._workspace: list[Tensor] = []
         self._num_workspace_rows = 0
@@ -115,11 +116,6 @@ class NativeRunner:
         step = _Step(num_rows=rows, num_chunks=len(chunks), num_samples=len(samples), **pointers)
         self._step(ctypes.byref(self._model), ctypes.byref(step))
         return self._logits[: len(samples), : self.vocab_size]
-
-    @property
-    def weight_bytes(self) -> int:
-        """What the weights take in memory; see Runner."""
-        return sum(tensor.nbytes for tensor in self._tensors) + sum(matrix.nbytes for matrix in self._matrices)
 
     def reset(self) -> None:
         """Forget all sequences; see Runner. What they left is never read: zeroing it would only make untouched memory real."""
