@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 
-_MODELS = "A checkpoint directory, an archive, or an id on the Hugging Face hub; NAME=MODEL names it."
+_MODELS = "A checkpoint directory, a GGUF file, an archive, or an id on the Hugging Face hub; NAME=MODEL names it."
 
 Name = Annotated[str | None, typer.Option(help="The model's name in URLs; the checkpoint directory's by default.")]
 Version = Annotated[str, typer.Option(help="The model's version in URLs.")]
@@ -54,6 +55,9 @@ def _options(
     if debug:
         os.environ["MARQUEE_DEBUG"] = "1"
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.DEBUG if debug else logging.WARNING)
+    if not debug:  # They complain about kernels that they were not built with, whenever they are imported.
+        for library in ("torchao", "torch.utils._pytree"):
+            logging.getLogger(library).setLevel(logging.ERROR)
 
 
 @app.command("serve")
@@ -88,7 +92,7 @@ def serve_command(
 
 @app.command("archive")
 def archive_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory, or an id on the Hugging Face hub.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint directory, a GGUF file, or an id on the Hugging Face hub.")],
     name: Name = None,
     version: Version = "1.0",
     handler: Handler = None,
@@ -182,6 +186,8 @@ def quantize_command(
     from archiver.errors import UsageError
     from archiver.quantize.budget import parse_budget
     from archiver.quantize.request import QuantizeRequest
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half done is cleared away, as after Ctrl-C
 
     if list_recipes:
         from archiver.quantize.display import show_recipes

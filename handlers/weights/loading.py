@@ -33,6 +33,11 @@ def choose_loader(checkpoint: Checkpoint, config: HandlerConfig, machine: Machin
     Raises ConfigError, before anything is read, for what ``machine`` cannot run and for a recipe where there is nothing to quantize.
     """
     stored, recipe = stored_format(checkpoint), config.quantization.recipe
+    if config.engine.name == "llamacpp" and stored is not GGUF:
+        raise ConfigError(
+            f"handler.engine.name is llamacpp, which runs GGUF files, but the checkpoint's weights are {stored.name}: "
+            "leave it out, or write a GGUF file first (marquee quantize MODEL --recipe gguf:Q8_0)"
+        )
     if recipe != "none":
         return _quantizing_loader(checkpoint, stored, recipe, machine)
     if stored is PLAIN:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import handlers
-from handlers.config import HandlerConfig, ModelConfig, QuantizationConfig, parse_handler_config
+from handlers.config import EngineConfig, HandlerConfig, ModelConfig, QuantizationConfig, parse_handler_config
 from handlers.errors import ConfigError
 from handlers.hooks import HandlerHooks
 from handlers.native.packed_linear import PackedLinear, can_pack
@@ -50,6 +50,12 @@ def open_checkpoint(tmp_path: Path) -> Any:
 
 def with_recipe(recipe: Any) -> HandlerConfig:
     return HandlerConfig(quantization=QuantizationConfig(recipe))
+
+
+def test_llama_cpp_is_refused_for_anything_but_gguf_before_weights_are_read(open_checkpoint):
+    config = HandlerConfig(engine=EngineConfig(name="llamacpp"))
+    with pytest.raises(ConfigError, match=r"llamacpp, which runs GGUF files.*gguf:Q8_0"):
+        choose_loader(open_checkpoint(), config, CPU)
 
 
 @pytest.mark.parametrize(
