@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from archiver.quantize.comparison_table import show_comparison
 from archiver.quantize.display import Progress
 from archiver.quantize.plan import Plan, make_plan, weight_bytes
 from archiver.quantize.producer import OnProgress
+from archiver.quantize.quality.loading import load_as_served
 from archiver.quantize.receipt import REJECTED_SUFFIX, Receipt
 from archiver.quantize.recipes import list_recipes, read_recipe
 from archiver.quantize.request import QuantizeRequest
-from archiver.quantize.speed import Speeds, describe_machine, device_kind, measure_speeds
+from archiver.quantize.speed import Load, Speeds, describe_machine, device_kind, measure_speeds
 from handlers.quant.machine import Machine
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ RESULT_FILE = "comparison.json"
 PLOT_FILE = "comparison.png"
 
 CarryOut = Callable[[Plan, OnProgress, Callable[[str], None]], Quantized]
-MeasureSpeeds = Callable[[Mapping[str, Path], OnProgress], Mapping[str, Speeds]]
+MeasureSpeeds = Callable[[Mapping[str, Load], OnProgress], Mapping[str, Speeds]]
 
 
 def compare_recipes(
@@ -54,7 +56,7 @@ def compare_recipes(
     with Progress() as progress:
         names = request.recipes or tuple(recipe.name for recipe in list_recipes())
         rows = [_source_row(found), *(_recipe_row(request, name, out, progress, carry_out) for name in names)]
-        speeds = measure_speeds({row.name: row.directory for row in rows if row.directory}, progress.update)
+        speeds = measure_speeds({row.name: partial(load_as_served, row.directory) for row in rows if row.directory}, progress.update)
     machine = Machine.here()
     comparison = Comparison(
         model=found.name,

@@ -9,14 +9,13 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from archiver.quantize.producer import OnProgress
 from archiver.quantize.quality.generation import generate, running_engine
-from archiver.quantize.quality.loading import load_as_served
 from handlers.quant.machine import Machine
 from handlers.requests import SamplingParams
 
@@ -47,46 +46,47 @@ class Speed:
         return cls(statistics.median(runs), min(runs), max(runs))
 
 
+Load = Callable[[], Any]
+"""Return a model for the engine."""
+
 Speeds = Mapping[int, Speed]
 """By number of streams."""
 
 
-def measure_speeds(models: Mapping[str, Path], on_progress: OnProgress) -> dict[str, Speeds]:
-    """Measure checkpoints, given and returned by name.
+def measure_speeds(loaders: Mapping[str, Load], on_progress: OnProgress) -> dict[str, Speeds]:
+    """Measure the models that ``loaders`` load, given and returned by name.
 
     Each repeat takes all models in turn, so that what else the machine does meets them alike, and loads each anew, so that only one is in
     memory.
     """
-    runs: dict[str, list[dict[int, float]]] = {name: [] for name in models}
-    turns = list(models) * _REPEATS
+    runs: dict[str, list[dict[int, float]]] = {name: [] for name in loaders}
+    turns = list(loaders) * _REPEATS
     for index, name in enumerate(turns):
         on_progress("speed", index, len(turns))
-        runs[name].append(_run(models[name]))
+        runs[name].append(_run(loaders[name]))
     on_progress("speed", len(turns), len(turns))
     return {name: {streams: Speed.of([run[streams] for run in each]) for streams in STREAMS} for name, each in runs.items()}
 
 
-def _run(path: Path) -> dict[int, float]:
+def _run(load: Load) -> dict[int, float]:
     gc.collect()  # the model before: modules and their hooks refer to each other
-    model = load_as_served(path)
-    vocabulary = model.config.get_text_config().vocab_size
-    with running_engine(model) as engine:
-        _generate(engine, max(STREAMS), vocabulary)  # the first run pays for what is made once
-        return {streams: _tokens_per_s(engine, streams, vocabulary) for streams in STREAMS}
+    with running_engine(load()) as engine:
+        _generate(engine, max(STREAMS))  # the first run pays for what is made once
+        return {streams: _tokens_per_s(engine, streams) for streams in STREAMS}
 
 
-def _tokens_per_s(engine: EngineClient, streams: int, vocabulary: int) -> float:
+def _tokens_per_s(engine: EngineClient, streams: int) -> float:
     num_tokens, elapsed_s, started = 0, 0.0, time.perf_counter()
     while elapsed_s < _RUN_S:
-        num_tokens += _generate(engine, streams, vocabulary)
+        num_tokens += _generate(engine, streams)
         elapsed_s = time.perf_counter() - started
     return num_tokens / elapsed_s
 
 
-def _generate(engine: EngineClient, streams: int, vocabulary: int) -> int:
-    """Let as many streams write at once, and return how many tokens they are."""
+def _generate(engine: EngineClient, streams: int) -> int:
+    """Let as many streams write at once, and return how many tokens they are. Every vocabulary has the token ids of the prompts."""
     params = SamplingParams(max_tokens=_NEW_TOKENS, temperature=0.0, ignore_eos=True)
-    prompts = [[token % vocabulary for token in range(stream, stream + _PROMPT_TOKENS)] for stream in range(streams)]
+    prompts = [list(range(stream, stream + _PROMPT_TOKENS)) for stream in range(streams)]
     return sum(map(len, generate(engine, prompts, [params] * streams)))
 
 
