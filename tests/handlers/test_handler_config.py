@@ -26,6 +26,7 @@ def test_every_key_survives_yaml() -> None:
         """
         handler:
           model: {path: weights, dtype: float16, trust_remote_code: true, allow_pickle: true}
+          quantization: {recipe: nf4}
           tokenizer: {chat_template: chat.jinja}
           engine:
             name: continuous
