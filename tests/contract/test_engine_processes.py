@@ -80,6 +80,7 @@ def test_the_number_of_engines_changes_while_clients_are_served(server: TorchSer
 
 
 def test_engines_end_with_their_worker(server: TorchServe, client: ModelClient, order: Callable[..., Any]) -> None:
+    wait_until(lambda: len(order("describe")["replicas"]) == 1)  # on a starved machine one may just be replacing another
     (engine,) = order("describe")["replicas"]
     (worker,) = server.worker_pids()
     os.kill(worker, signal.SIGKILL)
