@@ -7,7 +7,6 @@ Weights are random, and quantized by rounding to nearest. Needs AVX512-BF16 and 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from handlers.engine.compatibility import adopt
 from handlers.engine.decoder_parts import take_apart
@@ -40,22 +39,12 @@ QUANTIZERS: dict[str, Callable[[Tensor], QuantizedMatrix] | None] = {
 
 def make_runner(shape: str, quantize: Callable[[Tensor], QuantizedMatrix] | None) -> NativeRunner:
     """Return a runner of a random model, its head quantized, too."""
-    sizes = SHAPES[shape]
-    config = LlamaConfig(
-        hidden_size=sizes.hidden,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.kv_heads,
-        intermediate_size=sizes.intermediate,
-        vocab_size=sizes.vocabulary,
-        max_position_embeddings=_MAX_LEN,
-    )
     torch.manual_seed(0)
-    model: Any = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).eval()
+    model: Any = LlamaForCausalLM._from_config(SHAPES[shape].config(), dtype=torch.bfloat16).eval()
     memory = HugePages()
     for name, module in list(model.named_modules()):
         if quantize and isinstance(module, nn.Linear):
-            model.set_submodule(name, PackedLinear(quantize(copy.copy(module.weight.data)), memory=memory))
+            model.set_submodule(name, PackedLinear(quantize(module.weight.data), memory=memory))
     parts = take_apart(model, adopt(model).scorings, _MAX_LEN)
     if parts is None or not fits(parts, _BLOCK):
         raise typer.BadParameter("the kernels cannot run here: they need AVX512-BF16 and a C compiler")

@@ -56,6 +56,21 @@ class Shape:
         """All matrices; the norms are not worth counting."""
         return self.layers * sum(rows * columns for rows, columns in self.linears) + self.vocabulary * self.hidden
 
+    def config(self, **more: Any) -> Any:
+        """Return transformers' configuration of a Llama of this shape."""
+        from transformers import LlamaConfig
+
+        return LlamaConfig(
+            hidden_size=self.hidden,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            intermediate_size=self.intermediate,
+            vocab_size=self.vocabulary,
+            max_position_embeddings=self.max_tokens,
+            **more,
+        )
+
     @classmethod
     def of(cls, checkpoint: Path) -> Shape:
         """Read a checkpoint's configuration."""
@@ -128,21 +143,11 @@ def _write_weights(shape: Shape, tokenizer: Tokenizer, directory: Path) -> None:
     model's; the final norm scales the logits.
     """
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import GenerationConfig, LlamaForCausalLM
 
     special = {"pad_token_id": _PAD, "bos_token_id": _BOS, "eos_token_id": _EOS}
     ids = {key: tokenizer.token_to_id(token) for key, token in special.items()}
-    config = LlamaConfig(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        intermediate_size=shape.intermediate,
-        vocab_size=shape.vocabulary,
-        max_position_embeddings=shape.max_tokens,
-        tie_word_embeddings=True,
-        **ids,
-    )
+    config = shape.config(tie_word_embeddings=True, **ids)
     torch.manual_seed(0)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)

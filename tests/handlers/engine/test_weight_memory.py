@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from tiny_models import CONFIGS, make_model
@@ -54,7 +56,7 @@ def test_packed_layers_say_what_they_take() -> None:
 
 
 def test_the_tensors_inside_of_torchaos_are_what_counts() -> None:
-    quantization = pytest.importorskip("torchao.quantization")
+    quantization = importlib.import_module("torchao.quantization")
     model = Model()
     quantization.quantize_(model, quantization.Int8WeightOnlyConfig(version=2))
     assert OUTPUTS * INPUTS < weight_bytes(model) <= OUTPUTS * INPUTS + 8 * OUTPUTS
@@ -62,7 +64,7 @@ def test_the_tensors_inside_of_torchaos_are_what_counts() -> None:
 
 
 def test_the_scales_of_bitsandbytes_count_too() -> None:
-    bitsandbytes = pytest.importorskip("bitsandbytes")
+    bitsandbytes = importlib.import_module("bitsandbytes")
     model = Model()
     model.linear = bitsandbytes.nn.Linear4bit(INPUTS, OUTPUTS, bias=False, compress_statistics=False, quant_type="nf4").to("cpu")
     num_scales = OUTPUTS * INPUTS // 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,18 @@ def random_weight(seed: int, outputs: int = 48, inputs: int = 192) -> Tensor:
 
 
 def nf4_of_bitsandbytes(weight: Tensor) -> Tensor:
-    functional = pytest.importorskip("bitsandbytes").functional
+    functional = importlib.import_module("bitsandbytes").functional
     return functional.dequantize_4bit(*functional.quantize_4bit(weight, quant_type="nf4", blocksize=64))
 
 
 def int8_of_bitsandbytes(weight: Tensor) -> Tensor:
-    codes, largest, _ = pytest.importorskip("bitsandbytes").functional.int8_vectorwise_quant(weight.clone())
+    codes, largest, _ = importlib.import_module("bitsandbytes").functional.int8_vectorwise_quant(weight.clone())
     return codes.float() * (largest / 127)[:, None]
 
 
 def torchao(config: Callable[[Any], Any]) -> Callable[[Tensor], Tensor]:
     def quantize(weight: Tensor) -> Tensor:
-        library = pytest.importorskip("torchao.quantization")
+        library = importlib.import_module("torchao.quantization")
         module = nn.Sequential(nn.Linear(weight.shape[1], weight.shape[0], bias=False))
         module[0].weight.data.copy_(weight)
         library.quantize_(module, config(library))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ def first_tokens(model: Any) -> list[int]:
 
 @pytest.mark.parametrize("row", [formats.NF4, formats.BNB_INT8, formats.TORCHAO_INT8], ids=lambda row: row.name)
 def test_a_recipe_makes_the_same_model_as_ours(plain: Checkpoint, row: Format) -> None:
-    pytest.importorskip("torchao" if row is formats.TORCHAO_INT8 else "bitsandbytes")
     assert row.load_recipe
     theirs = load_making(plain, row)
     assert relative_error(load_quantizing(plain, row.load_recipe), theirs) < 0.04  # what computing in bfloat16 or float16 changes
@@ -69,7 +69,6 @@ def test_a_recipe_makes_the_same_model_as_ours(plain: Checkpoint, row: Format) -
     ],
 )
 def test_a_stored_format_of_compressed_tensors_is_read(tmp_path: Path, scheme: str, row: Format, tolerance: float) -> None:
-    pytest.importorskip("compressed_tensors")
     checkpoint = Checkpoint.open(make_compressed_tensors(tmp_path, scheme=scheme), ModelConfig())
     assert relative_error(load_quantized(checkpoint), load_stored(checkpoint, row)) < tolerance
 
@@ -77,7 +76,7 @@ def test_a_stored_format_of_compressed_tensors_is_read(tmp_path: Path, scheme: s
 @pytest.mark.parametrize("kind", ["int4", "fp8"])
 def test_torchaos_other_formats_are_read_as_they_were_written(tmp_path: Path, kind: str) -> None:
     """transformers 5.23 writes these, and does not find them again."""
-    library = pytest.importorskip("torchao.quantization")
+    library = importlib.import_module("torchao.quantization")
     configs = {
         "int4": library.IntxWeightOnlyConfig(torch.int4, library.PerGroup(32)),
         "fp8": library.Float8WeightOnlyConfig(granularity=library.PerRow()),

@@ -1,5 +1,6 @@
 """Against bitsandbytes' own dequantization, weights whose blocks straddle rows among them."""
 
+import importlib
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def read(octets: Tensor, state: Any) -> Tensor:
 @pytest.mark.parametrize("nested", [True, False])
 @pytest.mark.parametrize("shape", [(4, 64), (6, 192)])
 def test_4_bits(shape, kind, nested):
-    functional = pytest.importorskip("bitsandbytes").functional
+    functional = importlib.import_module("bitsandbytes").functional
     octets, state = functional.quantize_4bit(torch.randn(shape), quant_type=kind, compress_statistics=nested)
     torch.testing.assert_close(read(octets, state), functional.dequantize_4bit(octets, state), atol=1e-6, rtol=1e-5)
 
@@ -32,7 +33,7 @@ def test_4_bits(shape, kind, nested):
 def test_blocks_that_straddle_rows(outputs, inputs, block, seed):
     """By definition: bitsandbytes 0.50 itself goes wrong on a CPU where a row is shorter than a block."""
     weight = torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed))
-    octets, state = pytest.importorskip("bitsandbytes").functional.quantize_4bit(weight, quant_type="nf4", blocksize=block)
+    octets, state = importlib.import_module("bitsandbytes").functional.quantize_4bit(weight, quant_type="nf4", blocksize=block)
     codes = torch.stack([octets >> 4, octets & 15], -1).flatten()[: weight.numel()].long()
     expected = state.code[codes] * state.absmax.repeat_interleave(block)[: weight.numel()]
     torch.testing.assert_close(read(octets, state), expected.view(outputs, inputs), atol=1e-6, rtol=1e-5)
@@ -40,7 +41,7 @@ def test_blocks_that_straddle_rows(outputs, inputs, block, seed):
 
 def test_int8():
     weight = torch.randn(4, 8)
-    codes, largest, _ = pytest.importorskip("bitsandbytes").functional.int8_vectorwise_quant(weight.half())
+    codes, largest, _ = importlib.import_module("bitsandbytes").functional.int8_vectorwise_quant(weight.half())
     found = make_reader({}).read({"weight": codes, "SCB": largest, "weight_format": torch.tensor(0, dtype=torch.uint8)})
     torch.testing.assert_close(found.dequantize(), weight, atol=0.02, rtol=0)
 
