@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-VOCABULARY = {"handlers.errors", "handlers.requests", "handlers.config", "handlers.integrity", "handlers.gguf_file"}
+VOCABULARY = {f"handlers.{module}" for module in ("errors", "requests", "config", "integrity", "gguf_file", "memory_ledger")}
 # What crosses between TorchServe and a handler: as basic as the vocabulary, but no business of the archiver's.
 SHARED = VOCABULARY | {"handlers.frontend"}
 # What components are built on: they import the vocabulary only.
@@ -74,6 +74,10 @@ def test_the_archiver_imports_the_vocabulary_of_the_handlers_only(module):
     allowed = VOCABULARY | {f"handlers.quant.{module}" for module in ("formats", "machine", "preflight", "quantization_config")}
     if is_in(module, {"archiver.quantize"}):
         allowed |= {"handlers.quant", "handlers.weights", "handlers.native", "handlers.engine", "handlers.text"}
+    if is_in(module, {"archiver.plan"}):
+        allowed |= {"handlers.quant"}
+    if is_in(module, {"archiver.plan.simulation"}):  # replays the real one
+        allowed |= {f"handlers.engine.{module}" for module in ("scheduler", "sequence", "prefix_cache", "blocks", "admission")}
     assert not [name for name in imports(ARCHIVER[module]) if name.startswith("handlers.") and not is_in(name, allowed)]
 
 
