@@ -45,8 +45,9 @@ class CacheLayer:
     """What one layer keeps of a sequence.
 
     ``full`` and ``sliding`` (of the last ``window`` tokens) attention keep ``num_heads`` heads of ``head_elements`` a token, key and value
-    together; ``latent`` attention one head, which all ranks of tensor parallelism hold alike; ``state`` a constant ``state_elements`` in
-    ``num_heads`` equal parts, of ``state_bytes`` an element (0: those of the KV cache).
+    together; ``latent`` attention one head, which all ranks of tensor parallelism hold alike, and which engines that do not know it keep as
+    ``expanded_elements`` (all heads' keys and values); ``state`` a constant ``state_elements`` in ``num_heads`` equal parts, of
+    ``state_bytes`` an element (0: those of the KV cache).
     """
 
     kind: Literal["full", "sliding", "latent", "state"]
@@ -55,6 +56,7 @@ class CacheLayer:
     window: int | None = None
     state_elements: int = 0
     state_bytes: int = 0
+    expanded_elements: int = 0
 
     def tokens(self, num_tokens: int) -> int:
         """Return of how many of ``num_tokens`` tokens the layer keeps something."""
@@ -78,7 +80,7 @@ class ModelFacts:
     """Sizes of a model; of a multimodal one, those of its language model, with the weights of all.
 
     ``dtype_bytes``: of an element that is computed with, 2 for bfloat16. ``format``: how the weights are stored; ``group_size`` of
-    quantized ones, in input columns (None: none, or whole rows). ``num_active_elements`` take part in each token: fewer than all with
+    quantized ones, in input columns (None: none, or whole rows). ``head_dim``: of a query head. ``num_active_elements`` take part in each token: fewer than all with
     experts, and without embeddings. ``is_exact``: the weights are those of headers, not computed from the configuration.
     ``max_model_len``: None when the configuration names none.
     """
@@ -91,6 +93,7 @@ class ModelFacts:
     intermediate_size: int
     num_heads: int
     num_kv_heads: int
+    head_dim: int
     vocab_size: int
     max_model_len: int | None
     dtype: str
