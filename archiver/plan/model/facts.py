@@ -80,9 +80,9 @@ class ModelFacts:
     """Sizes of a model; of a multimodal one, those of its language model, with the weights of all.
 
     ``dtype_bytes``: of an element that is computed with, 2 for bfloat16. ``format``: how the weights are stored; ``group_size`` of
-    quantized ones, in input columns (None: none, or whole rows). ``head_dim``: of a query head. ``num_active_elements`` take part in each token: fewer than all with
-    experts, and without embeddings. ``is_exact``: the weights are those of headers, not computed from the configuration.
-    ``max_model_len``: None when the configuration names none.
+    quantized ones, in input columns (None: none, or whole rows). ``head_dim``: of a query head. ``num_active_elements`` take part in each
+    token: fewer than all with experts, and without embeddings. ``is_exact``: the weights are those of headers, not computed from the
+    configuration. ``max_model_len``: None when the configuration names none.
     """
 
     name: str
