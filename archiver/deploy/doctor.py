@@ -11,6 +11,7 @@ from pathlib import Path
 
 from archiver.deploy.java import find_java_home, java_version
 from archiver.errors import UsageError
+from archiver.plan.hardware.processor import read_processor
 from handlers.quant.formats import FORMATS, Device
 from handlers.quant.machine import Gpu, Machine, installed_packages
 from handlers.quant.preflight import lacking
@@ -86,14 +87,14 @@ def examine(machine: Machine | None = None) -> Findings:
     machine = machine or Machine.here()
     java, java_problem = _java()
     total, free = _memory()
-    cpu, features = _cpu(Path("/proc/cpuinfo"))
+    cpu = read_processor()
     return Findings(
         python=platform.python_version(),
         java=java,
         java_problem=java_problem,
-        cpu=cpu,
+        cpu=cpu.name,
         num_cores=os.cpu_count() or 1,
-        cpu_features=features,
+        cpu_features=tuple(feature for feature in _CPU_FEATURES if feature in cpu.features),
         compiler=shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"),
         memory_bytes=total,
         free_memory_bytes=free,
@@ -127,14 +128,6 @@ def _java() -> tuple[int | None, str | None]:
         return java_version(find_java_home()), None
     except UsageError as error:
         return None, str(error)
-
-
-def _cpu(cpuinfo: Path) -> tuple[str, tuple[str, ...]]:
-    """Return the processor's name and which features it has (Linux tells; elsewhere none are known)."""
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    facts = dict(reversed([(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]))
-    flags = facts.get("flags", "").split()
-    return facts.get("model name") or platform.processor() or platform.machine(), tuple(name for name in _CPU_FEATURES if name in flags)
 
 
 def _memory() -> tuple[int | None, int | None]:

@@ -42,7 +42,7 @@ def known_hardware(name: str) -> Hardware | None:
 @cache
 def load_catalogue() -> tuple[Hardware, ...]:
     """Return every profile that comes along, by id."""
-    return tuple(read_hardware(file) for file in sorted(config_path("gpus").glob("*.yaml")))
+    return tuple(read_hardware(file) for file in sorted(config_path("gpus").glob("*.yaml"), key=lambda file: file.stem))
 
 
 def read_hardware(file: Path) -> Hardware:

@@ -87,8 +87,8 @@ def _profile(device: Device) -> Hardware:
     if profile is None:
         known = ", ".join(each.id for each in load_catalogue())
         raise UsageError(
-            f"this machine's {device.name} has no profile, so its bandwidth and FLOP/s are not known: name the nearest with --gpu ({known}),"
-            " or give --gpu a YAML file like those in config/gpus"
+            f"this machine's {device.name} has no profile, so its bandwidth and FLOP/s are not known: name the nearest with --gpu"
+            f" ({known}), or give --gpu a YAML file like those in config/gpus"
         )
     return replace(profile, memory_bytes=device.memory_bytes or profile.memory_bytes)
 

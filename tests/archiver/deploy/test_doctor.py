@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from archiver.cli import app
 from archiver.deploy.diagnosis import print_findings
-from archiver.deploy.doctor import EXTRAS, _cpu, examine, examine_formats
+from archiver.deploy.doctor import EXTRAS, examine, examine_formats
 from archiver.deploy.support_matrix import renewed, support_matrix
 from handlers.quant.formats import FORMATS
 from handlers.quant.machine import Gpu, Machine
@@ -73,14 +73,6 @@ def test_a_missing_package_is_shown_with_what_that_costs(monkeypatch: pytest.Mon
     text = printed(Machine())
     assert "no-such-package missing" in text
     assert "no engine on llama.cpp: pip install 'marquee[gguf]'" in text
-
-
-def test_features_of_a_processor_are_read_where_linux_tells(tmp_path: Path) -> None:
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("model name\t: Some CPU @ 2GHz\nflags\t\t: fpu avx512_bf16 amx_bf16\n\nmodel name\t: Other\nflags\t: fpu\n")
-    assert _cpu(cpuinfo) == ("Some CPU @ 2GHz", ("avx512_bf16", "amx_bf16"))
-    name, features = _cpu(tmp_path / "missing")
-    assert name and features == ()
 
 
 def test_a_document_without_marks_is_not_touched() -> None:
