@@ -110,3 +110,8 @@ class Hardware:
     def linked_by(self, kind: LinkKind) -> Hardware:
         """Return the same with links of this kind first; unchanged if it can have none."""
         return dataclasses.replace(self, links=tuple(sorted(self.links, key=lambda link: link.kind != kind)))
+
+
+def has_fp8(hardware: Hardware) -> bool:
+    """Whether it multiplies FP8 numbers itself."""
+    return "float8" in hardware.flops

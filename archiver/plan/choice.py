@@ -1,0 +1,98 @@
+"""Choose among the ways to use the devices, and say of each of the others why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archiver.plan.engines import VLLM, own_engine
+from archiver.plan.layout import layouts
+from archiver.plan.option import Option, evaluate
+from archiver.plan.request import PlanRequest
+from archiver.plan.verdict import judge
+from handlers.memory_ledger import Interval
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A way that was not taken, and why."""
+
+    option: Option
+    reason: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way that was taken, why, and the others."""
+
+    option: Option
+    reason: str
+    rejected: tuple[Rejection, ...]
+
+
+def choose(request: PlanRequest) -> Choice:
+    """Return the least divided way that fits and is fast enough: whole replicas on as few devices as hold one give the most throughput.
+
+    Ways are compared as an engine that knows them all would run them; the one that is taken runs on ours, if that fits and is fast enough.
+    """
+    own = own_engine(request.hardware.device)
+    engine = request.engine or (VLLM if request.hardware.device == "cuda" else own)
+    options = [evaluate(request, engine, layout) for layout in ([request.layout] if request.layout else layouts(request.count))]
+    fitting = [option for option in options if judge(option).fits != "no"]
+    fast = [option for option in fitting if _misses(option) is None]
+    chosen = (fast or fitting or [max(options, key=_closeness)])[0]
+    rejected = tuple(Rejection(option, _fault(option, chosen)) for option in options if option is not chosen)
+    ours = evaluate(request, own, chosen.layout)
+    is_taken = request.engine is None and (not fitting or judge(ours).fits != "no") and (not fast or _misses(ours) is None)
+    return Choice(ours if is_taken and not ours.engine_lacks else chosen, _praise(chosen, bool(fast)), rejected)
+
+
+def _closeness(option: Option) -> tuple[bool, float]:
+    return option.obstacle is None, option.capacity.kv_bytes.expected
+
+
+def _misses(option: Option) -> str | None:
+    """Say which latency the option is expected to miss; None if it meets what is asked for."""
+    workload = option.request.workload
+    for name, wanted_ms, expected_s in (("ITL", workload.itl_ms, option.itl_s), ("TTFT", workload.ttft_ms, option.ttft_s)):
+        if wanted_ms is not None and 1000 * expected_s.expected > wanted_ms:
+            return f"{name} {1000 * expected_s.expected:,.0f} ms, and {wanted_ms:g} ms are asked for"
+    return None
+
+
+def _praise(option: Option, is_fast: bool) -> str:
+    layout = option.layout
+    if layout.num_gpus == 1:
+        return "one device"
+    if not is_fast and (missed := _misses(option)):
+        return f"no way is fast enough: {missed}"
+    if layout.gpus_per_replica == 1:
+        return f"{layout.data} whole replicas: data parallelism needs no exchange between devices, and gives the most throughput"
+    return f"the fewest devices that hold a replica and are fast enough: {layout.gpus_per_replica}"
+
+
+def _fault(option: Option, chosen: Option) -> str:
+    verdict = judge(option)
+    if verdict.fits == "no":
+        return verdict.sentence
+    if missed := _misses(option):
+        return missed
+    reason = _loss(option, chosen)
+    at_full_load = f"{reason}: {option.full_load_tokens_per_s:,.0f} tokens/s at full load against {chosen.full_load_tokens_per_s:,.0f}"
+    here, there = option.tokens_per_s.expected, chosen.tokens_per_s.expected
+    if here <= there:
+        return at_full_load
+    faster = f"{here:,.0f} tokens/s against {there:,.0f}, ITL {_ms(option.itl_s)} against {_ms(chosen.itl_s)}"
+    return f"{at_full_load}; at the load of this plan it would be faster ({faster}): --itl-ms asks for it"
+
+
+def _loss(option: Option, chosen: Option) -> str:
+    """Say what a way pays for being more divided than another."""
+    if option.layout.pipeline > chosen.layout.pipeline:
+        return "pipeline stages wait for each other, and are rarely worth it for serving"
+    if option.request.hardware.link.kind == "pcie":
+        return "its ranks exchange over PCIe, which makes them 30–50 % slower than NVLink would"
+    return "its ranks exchange twice a layer, and whole replicas never"
+
+
+def _ms(seconds: Interval) -> str:
+    return f"{1000 * seconds.expected:,.3g} ms"

@@ -1,0 +1,74 @@
+"""What the engines that a plan chooses among keep of a sequence, and can do: ours, and those that the guide names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from archiver.plan.model.facts import CacheLayer, ModelFacts
+
+KvDtype = Literal["auto", "fp8"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``keeps_windows``: of a sliding layer it keeps the window only; ``keeps_latents``: of latent attention what it is computed from.
+
+    ``gathers_context``: it copies a layer's keys and values together before it attends to them, and so reads and writes them once more.
+    ``step_overhead_s``: what a step costs beside the device's work. ``num_graphs``: CUDA graphs that it captures at the start.
+    """
+
+    name: str
+    keeps_windows: bool
+    keeps_latents: bool
+    has_fp8_kv: bool
+    has_tensor_parallel: bool
+    gathers_context: bool
+    num_graphs: int
+    step_overhead_s: float
+
+    def layer_bytes(self, layer: CacheLayer, num_tokens: int, kv_bytes: float, tensor_parallel: int = 1) -> float:
+        """Return what a layer keeps of a sequence on one rank."""
+        if layer.kind == "sliding" and not self.keeps_windows:
+            return num_tokens * layer.heads(tensor_parallel) * layer.head_elements * kv_bytes
+        if layer.kind == "latent" and not self.keeps_latents:
+            return num_tokens * layer.expanded_elements * kv_bytes / tensor_parallel
+        return layer.bytes(num_tokens, kv_bytes, tensor_parallel)
+
+    def sequence_bytes(self, model: ModelFacts, num_tokens: int, kv_bytes: float, tensor_parallel: int = 1) -> float:
+        """Return what all layers keep of a sequence on one rank."""
+        return sum(self.layer_bytes(layer, num_tokens, kv_bytes, tensor_parallel) for layer in model.cache)
+
+
+MARQUEE = Engine(
+    "marquee",
+    keeps_windows=False,
+    keeps_latents=False,
+    has_fp8_kv=False,
+    has_tensor_parallel=False,
+    gathers_context=True,
+    num_graphs=0,
+    step_overhead_s=0.001,
+)
+MARQUEE_ON_CPU = replace(MARQUEE, gathers_context=False)
+"""The decoder in C attends to blocks where they lie."""
+VLLM = Engine(
+    "vllm",
+    keeps_windows=True,
+    keeps_latents=True,
+    has_fp8_kv=True,
+    has_tensor_parallel=True,
+    gathers_context=False,
+    num_graphs=35,
+    step_overhead_s=0.0005,
+)
+
+
+def own_engine(device: Literal["cuda", "cpu"]) -> Engine:
+    """Return ours, as it runs on a kind of device."""
+    return MARQUEE if device == "cuda" else MARQUEE_ON_CPU
+
+
+def kv_element_bytes(model: ModelFacts, kv_dtype: KvDtype) -> float:
+    """Return the bytes of one number in the KV cache."""
+    return 1 if kv_dtype == "fp8" else model.dtype_bytes

@@ -1,0 +1,142 @@
+"""One way to run a model: how it is divided, what it takes, how much it holds and how fast it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from archiver.plan.capacity import Capacity, find_capacity
+from archiver.plan.engines import Engine
+from archiver.plan.layout import Layout, indivisible
+from archiver.plan.ledger import predict_ledger
+from archiver.plan.request import PlanRequest
+from archiver.plan.sizes import EngineSizes, Replica
+from archiver.plan.speed import SpeedModel
+from handlers.config import EngineConfig
+from handlers.memory_ledger import Interval, MemoryLedger
+
+_MOST_RUNNING = {"cuda": 256, "cpu": 64}
+"""Sequences at once where the load asks for no number: beyond it latency grows more than throughput."""
+
+_MANAGEABLE = 1024
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to run what is asked for."""
+
+    request: PlanRequest
+    replica: Replica
+    ledger: MemoryLedger
+    capacity: Capacity
+
+    @property
+    def layout(self) -> Layout:
+        """How the devices are used."""
+        return self.replica.layout
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it cannot be, whatever the memory; None if it can."""
+        return indivisible(self.request.model, self.layout) or self.engine_lacks
+
+    @property
+    def engine_lacks(self) -> str | None:
+        """What the engine would have to do that it does not; None if it does all."""
+        engine = self.replica.engine
+        if self.layout.gpus_per_replica > 1 and not engine.has_tensor_parallel:
+            return f"the engine {engine.name} runs a replica on one device"
+        if self.replica.sizes.kv_dtype == "fp8" and not engine.has_fp8_kv:
+            return f"the engine {engine.name} has no FP8 KV cache"
+        return None
+
+    @property
+    def max_running(self) -> int:
+        """Sequences that each replica runs at once."""
+        return self.replica.sizes.max_running
+
+    @cached_property
+    def speed(self) -> SpeedModel:
+        """Times of one replica."""
+        return SpeedModel(self.replica, self.request.hardware)
+
+    @property
+    def tokens_per_s(self) -> Interval:
+        """Tokens that all replicas generate in a second with all places taken, prompts left out."""
+        return self.speed.tokens_per_s(self.max_running, self.request.workload.mean_context_tokens) * self.layout.data
+
+    @property
+    def full_load_tokens_per_s(self) -> float:
+        """Tokens that all replicas generate in a second with as many sequences as memory holds, of a number that engines manage."""
+        batch = max(min(self.capacity.sequences.p50, _MANAGEABLE), 1)
+        return self.layout.data * self.speed.tokens_per_s(batch, self.request.workload.mean_context_tokens).expected
+
+    @property
+    def itl_s(self) -> Interval:
+        """Time between two tokens of a sequence with all places taken."""
+        return self.speed.decode_step(self.max_running, self.request.workload.mean_context_tokens)
+
+    @property
+    def ttft_s(self) -> Interval:
+        """Time from a prompt of the 95th percentile to its first token, when nothing waits before it: its chunks ride along with steps."""
+        prompt = self.request.workload.prompt_tokens.p95 - self.request.workload.shared_prefix_tokens
+        chunk = self.replica.sizes.prefill_chunk_tokens
+        return self.speed.prefill(max(prompt, 1)) + self.itl_s * (math.ceil(prompt / chunk) if prompt > 0 else 1)
+
+    @property
+    def wanted_sequences(self) -> int:
+        """Sequences that each replica is asked to hold at once: its share of the load, one if nobody said."""
+        return math.ceil((self.request.workload.concurrency or 1) / self.layout.data)
+
+
+def evaluate(request: PlanRequest, engine: Engine, layout: Layout) -> Option:
+    """Work out an option; how many sequences run at once follows from the load, the memory and the latency that is asked for."""
+    sizes = _first_sizes(request, layout)
+    option = _with(request, Replica(request.model, engine, layout, sizes))
+    if "max_running" not in request.settings:
+        sizes = replace(sizes, max_running=_max_running(option))
+        option = _with(request, replace(option.replica, sizes=sizes))
+    return option
+
+
+def _with(request: PlanRequest, replica: Replica) -> Option:
+    ledger = predict_ledger(replica, request.hardware)
+    capacity = find_capacity(replica, request.hardware, ledger, request.workload)
+    return Option(request, replica, ledger, capacity)
+
+
+def _first_sizes(request: PlanRequest, layout: Layout) -> EngineSizes:
+    """Return what the user set, the defaults for the rest, and as many sequences as the load has or a device may run."""
+    engine, most = replace(EngineConfig(), **request.settings), _MOST_RUNNING[request.hardware.device]
+    share = math.ceil((request.workload.concurrency or most * layout.data) / layout.data)
+    return EngineSizes(
+        max_model_len=engine.max_model_len or request.model.max_model_len or request.workload.sequence_tokens.p95,
+        max_running=engine.max_running if "max_running" in request.settings else min(share, most),
+        prefill_chunk_tokens=engine.prefill_chunk_tokens,
+        block_tokens=engine.block_tokens,
+        memory_fraction=engine.memory_fraction,
+        kv_memory_bytes=int(engine.kv_memory_gib * 2**30) if engine.kv_memory_gib else None,
+        kv_dtype=request.kv_dtype,
+    )
+
+
+def _max_running(option: Option) -> int:
+    """Return how many sequences run at once: no more than hold their median length, as the tail is preempted, and keep to the latency."""
+    workload = option.request.workload
+    limits = [option.max_running, option.capacity.sequences.p50]
+    if workload.itl_ms is not None:
+        limits.append(option.speed.largest_batch(workload.itl_ms / 1000, workload.mean_context_tokens, option.max_running))
+    if workload.concurrency is None and workload.rate is not None:
+        limits.append(_by_rate(option, workload.rate))
+    return max(min(limits), 1)
+
+
+def _by_rate(option: Option, rate: float) -> int:
+    """Return the sequences in progress at a rate, by Little's law, with half as many again for a busy minute."""
+    workload, running = option.request.workload, 1
+    for _ in range(20):  # more in progress make each slower, until both agree
+        step_s = option.speed.decode_step(running, workload.mean_context_tokens).expected
+        seconds = option.speed.prefill(workload.prompt_tokens.p50).expected + workload.output_tokens.p50 * step_s
+        running = min(max(math.ceil(1.5 * rate / option.layout.data * seconds), 1), option.max_running)
+    return running
