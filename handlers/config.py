@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from handlers.errors import ConfigError
 
+_ROOM_FOR_REFUSALS = 64
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -67,6 +68,14 @@ class EngineConfig:
     prefill_chunk_tokens: int = Field(default=512, ge=1)
     prefix_caching: bool = True
     native_kernels: bool = True
+
+    @property
+    def frontend_places(self) -> int:
+        """The frontend's ``batchSize``: all that may run or wait, and some more, to be refused at once.
+
+        Beyond its ``batchSize`` the frontend keeps requests to itself: none of them gets a 429, and no model list or bad request gets past.
+        """
+        return self.replicas * (self.max_running + self.max_waiting) + _ROOM_FOR_REFUSALS
 
 
 @dataclass(frozen=True, config=_STRICT)

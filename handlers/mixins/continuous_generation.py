@@ -21,9 +21,6 @@ from handlers.torchserve_worker import serve_directly
 from handlers.weights.checkpoint import eos_token_ids
 from handlers.worker_lock import claim_only_worker
 
-# Beyond its batchSize the frontend keeps requests to itself: none of them gets a 429, and no model list or bad request gets past them.
-_ROOM_FOR_REFUSALS = 64
-
 
 class ContinuousGenerationMixin(HandlerHooks):
     """Hand requests to a continuous-batching engine and answer them from its events.
@@ -40,8 +37,8 @@ class ContinuousGenerationMixin(HandlerHooks):
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
         """One worker, fed by the frontend with everything that may run or wait, and with some more, to be refused at once."""
-        places = config.engine.replicas * (config.engine.max_running + config.engine.max_waiting)
-        return super().frontend_keys(config) | {"continuousBatching": True, "batchSize": places + _ROOM_FOR_REFUSALS, "maxBatchDelay": 1}
+        places = config.engine.frontend_places
+        return super().frontend_keys(config) | {"continuousBatching": True, "batchSize": places, "maxBatchDelay": 1}
 
     def initialize(self, context: Any) -> None:
         """Start the engine, in a process of its own or here; raise ConfigError if it cannot load or this is a second worker."""
