@@ -82,7 +82,8 @@ class ModelFacts:
     ``dtype_bytes``: of an element that is computed with, 2 for bfloat16. ``format``: how the weights are stored; ``group_size`` of
     quantized ones, in input columns (None: none, or whole rows). ``head_dim``: of a query head. ``num_active_elements`` take part in each
     token: fewer than all with experts, and without embeddings. ``is_exact``: the weights are those of headers, not computed from the
-    configuration. ``max_model_len``: None when the configuration names none.
+    configuration. ``intermediate_size``: of one expert where there are experts. ``max_model_len``: None when the configuration names none.
+    ``is_known``: the family has a description; one without is taken for a Llama.
     """
 
     name: str
@@ -107,6 +108,7 @@ class ModelFacts:
     num_active_elements: int
     is_exact: bool
     is_multimodal: bool = False
+    is_known: bool = True
 
     @property
     def num_elements(self) -> int:
