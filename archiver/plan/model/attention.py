@@ -20,7 +20,7 @@ class Attention:
     """Queries of ``num_heads``, keys and values of ``num_kv_heads`` heads; all of ``head_dim``.
 
     ``window``: of how many tokens it keeps something; None: of all. ``qk_norm_elements``: of the norms of queries and keys.
-    ``keeps`` is false where a layer reads what an earlier one keeps. ``gates``: projections as large as the query's beside it.
+    ``keeps`` is false where a layer has no keys and values but reads an earlier one's. ``gates``: projections as large as the query's beside it.
     """
 
     hidden_size: int
@@ -39,7 +39,8 @@ class Attention:
         """Yield the projections, norms, and sinks (one a head: what it attends to instead of any token)."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         yield from linear(Role.QUERY, queries * (1 + self.gates), self.hidden_size, bias=self.qkv_bias)
-        yield from linear(Role.KEY_VALUE, keys, self.hidden_size, bias=self.qkv_bias, count=2)
+        if self.keeps:
+            yield from linear(Role.KEY_VALUE, keys, self.hidden_size, bias=self.qkv_bias, count=2)
         yield from linear(Role.OUTPUT, self.hidden_size, queries, bias=self.out_bias)
         yield from norm(self.qk_norm_elements, 1)
         if self.has_sinks:
@@ -103,7 +104,7 @@ def read_attention(settings: Settings, family: Family, *, window: int | None = N
         )
     head_dim, num_kv_heads = read_head_dim(settings), read_kv_heads(settings)
     has_norm = bool(family.qk_norm) and settings.flag(family.has_qk_norm)
-    norms = {"head": 2 * family.norm_vectors * head_dim, "heads": (num_heads + num_kv_heads) * head_dim}
+    norms = {"head": (1 + keeps) * family.norm_vectors * head_dim, "heads": (num_heads + num_kv_heads) * head_dim}
     return Attention(
         hidden_size,
         num_heads,

@@ -19,6 +19,10 @@ is a perceptron, or experts, in a model whose layers are one of these each."""
 Recurrence = Literal["", "mamba", "mamba2", "delta", "convolution"]
 
 
+def _none(settings: Settings) -> Iterable[Weight]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Family:
     """One family; the fields' own defaults are Llama's.
@@ -28,7 +32,7 @@ class Family:
     ``full_period``: every so many-th layer attends to all, those before it to a window (of as many tokens as the key ``window`` says).
     ``kind``: of all layers, where config.json does not say which is which; ``recurrence``: the recurrent part of a model that has one.
     ``positions``: how many rows more than positions a learned table has. ``corrects_router``: a bias an expert, which balances their load.
-    ``extras``: what else a family has, once.
+    ``extras``: what else a family has, once and in each layer.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -55,4 +59,5 @@ class Family:
     head_bias: Rule = False
     kind: Kind = "full"
     recurrence: Recurrence = ""
-    extras: Callable[[Settings], Iterable[Weight]] | None = None
+    extras: Callable[[Settings], Iterable[Weight]] = _none
+    extras_of_layer: Callable[[Settings], Iterable[Weight]] = _none

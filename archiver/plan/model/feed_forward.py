@@ -63,18 +63,32 @@ def read_feed_forward(settings: Settings, family: Family, layer: int, kind: Kind
             router_vectors=family.router_bias + family.corrects_router,
             gates_shared=family.gates_shared_expert,
         )
-    width = settings.number("intermediate_size_mlp", dense_width(settings))
+    width = dense_width(settings, layer)
     return Plain(tuple(perceptron(Role.MLP, hidden_size, width, is_gated=family.is_gated, bias=settings.flag(family.mlp_bias))))
 
 
-def dense_width(settings: Settings) -> int:
-    """Return the inner size of a dense layer; four times the outer one where nothing is said, as in GPT-2, BLOOM, MPT and Falcon."""
-    return settings.number("intermediate_size", settings.number("expansion_ratio", 4) * settings.number("hidden_size"))
+def dense_width(settings: Settings, layer: int = 0) -> int:
+    """Return the inner size of a layer without experts."""
+    if settings.get("intermediate_size_mlp") is not None:  # of Llama 4, whose intermediate_size is that of experts
+        return settings.number("intermediate_size_mlp")
+    if settings.number("num_experts", 0) == 0 and settings.get("shared_intermediate_size"):  # of Granite 4 without experts
+        return settings.number("shared_intermediate_size")
+    width = _inner_size(settings, layer)
+    if settings.flag("block_auto_adjust_ff_dim"):  # of LFM2, whose width is that before it was gated
+        multiple = settings.number("block_multiple_of", 256)
+        return -(-int(2 * width / 3) // multiple) * multiple
+    return width
 
 
 def expert_width(settings: Settings) -> int:
     """Return the inner size of one expert."""
-    return settings.number("moe_intermediate_size", dense_width(settings))
+    return settings.number("moe_intermediate_size", _inner_size(settings))
+
+
+def _inner_size(settings: Settings, layer: int = 0) -> int:
+    """Four times the outer one where nothing is said, as in GPT-2, BLOOM, MPT and Falcon."""
+    default = settings.number("expansion_ratio", 4) * settings.number("hidden_size")
+    return settings.number("intermediate_size", default, layer=layer)
 
 
 def has_experts(settings: Settings, layer: int) -> bool:
@@ -94,6 +108,5 @@ def has_experts(settings: Settings, layer: int) -> bool:
 
 
 def _shared_width(settings: Settings) -> int:
-    if said := settings.get("shared_expert_intermediate_size") or settings.get("shared_intermediate_size"):
-        return int(said)
-    return settings.number("num_shared_experts", 0) * expert_width(settings)
+    one_by_one = settings.number("num_shared_experts", 0) * expert_width(settings)
+    return settings.number("shared_expert_intermediate_size", settings.number("shared_intermediate_size", one_by_one))

@@ -36,7 +36,7 @@ def layer_kinds(settings: Settings, family: Family) -> list[Kind]:
 
 def read_num_layers(settings: Settings) -> int:
     """Return the number of layers; raises UsageError if it is missing, or more than any model has."""
-    num_layers = settings.number("num_hidden_layers")
+    num_layers = settings.number("num_hidden_layers", len(_named(settings)) or None)
     if not 0 < num_layers <= _MAX_LAYERS:
         raise UsageError(f"{settings.origin} has {num_layers} as num_hidden_layers, which must be 1 to {_MAX_LAYERS}")
     return num_layers

@@ -19,10 +19,11 @@ def model_parts(settings: Settings, family: Family) -> Iterator[Part]:
     kinds = layer_kinds(settings, family)
     yield Plain(tuple(_embeddings(settings, family)))
     num_norms = family.num_norms if isinstance(family.num_norms, int) else family.num_norms(settings)
-    norms = Plain(tuple(norm(settings.number("hidden_size"), family.norm_vectors, num_norms)))
+    norms = norm(settings.number("hidden_size"), family.norm_vectors, num_norms)
+    in_each_layer = Plain((*norms, *family.extras_of_layer(settings)))
     num_keeping = len(kinds) - settings.number("num_kv_shared_layers", 0)
     for layer, kind in enumerate(kinds):
-        yield norms
+        yield in_each_layer
         yield from _mixers(settings, family, kind, keeps=layer < num_keeping)
         if kind in ("mlp", "experts") or not family.has_one_part_a_layer:
             yield read_feed_forward(settings, family, layer, kind)
@@ -44,8 +45,7 @@ def _embeddings(settings: Settings, family: Family) -> Iterator[Weight]:
         yield Weight(Role.POSITION, settings.number("max_position_embeddings") + family.positions, hidden_size)
     if family.has_embedding_norm:
         yield from norm(hidden_size, family.norm_vectors)
-    if family.extras:
-        yield from family.extras(settings)
+    yield from family.extras(settings)
 
 
 def _head(settings: Settings, family: Family) -> Iterator[Weight]:

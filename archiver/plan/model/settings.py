@@ -46,9 +46,13 @@ class Settings:
         found = (self._look_up(alias) for alias in (name, *SYNONYMS.get(name, ())))
         return next((value for value in found if value is not None), None)
 
-    def number(self, name: str, default: int | None = None) -> int:
-        """Return a whole number; raises UsageError if it is none, or missing without a ``default``."""
+    def number(self, name: str, default: int | None = None, *, layer: int = 0) -> int:
+        """Return a whole number, from a list of one a layer that of ``layer``; raises UsageError if it is none, or missing without a
+        ``default``.
+        """
         value = self.get(name)
+        if isinstance(value, list) and layer < len(value):
+            value = value[layer]
         if value is None and default is not None:
             return default
         if isinstance(value, float) and value.is_integer():
