@@ -42,6 +42,7 @@ def test_intervals_are_ordered_and_shares_are_shares(hardware):
 def test_peaks_fit_together(hardware):
     flops = hardware.flops
     assert flops["float32"] < flops["float16"] <= flops.get("int8", flops["float16"])
+    assert flops.get("bfloat16", flops["float16"]) == flops["float16"]
     # Sparse figures by mistake would double these: no device has so many FLOP for a byte that it reads.
     assert 50 < flops["float16"] / hardware.bandwidth < 420
     if hardware.capability:
