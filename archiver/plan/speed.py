@@ -35,8 +35,13 @@ class SpeedModel:
 
     def decode_step(self, batch: int, context_tokens: int) -> Interval:
         """Return how long it takes to generate one token for each of ``batch`` sequences of ``context_tokens``."""
-        read_bytes = self._weight_bytes(batch) + batch * self._kv_bytes(context_tokens)
-        return self._step(read_bytes, batch * self._token_flops(context_tokens), batch)
+        return self.verify_step(batch, context_tokens, num_drafted=0)
+
+    def verify_step(self, batch: int, context_tokens: int, num_drafted: int) -> Interval:
+        """Return how long it takes to compute ``num_drafted`` guesses and one token more for each sequence, whose context is read once."""
+        tokens = batch * (num_drafted + 1)
+        read_bytes = self._weight_bytes(tokens) + batch * self._kv_bytes(context_tokens)
+        return self._step(read_bytes, tokens * self._token_flops(context_tokens), tokens)
 
     def prefill(self, num_tokens: int) -> Interval:
         """Return how long a prompt takes that nobody has read before."""
