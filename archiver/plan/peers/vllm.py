@@ -81,7 +81,7 @@ def _notes(deployment: Deployment) -> Iterator[str]:
     if deployment.device == "cuda":
         yield (
             "kv_cache_memory_bytes decides; a version that does not know it takes the memory fraction, which makes the same KV cache"
-            " (before 0.21, CUDA graphs come on top of it)"
+            " (before 0.21 one that is larger by what is meant for CUDA graphs: lower it)"
         )
     else:
         yield "vLLM for CPUs is a build of its own; older ones take whole GiB of KV cache from VLLM_CPU_KVCACHE_SPACE instead"
