@@ -20,7 +20,8 @@ class Attention:
     """Queries of ``num_heads``, keys and values of ``num_kv_heads`` heads; all of ``head_dim``.
 
     ``window``: of how many tokens it keeps something; None: of all. ``qk_norm_elements``: of the norms of queries and keys.
-    ``keeps`` is false where a layer has no keys and values but reads an earlier one's. ``gates``: projections as large as the query's beside it.
+    ``keeps`` is false where a layer has no keys and values but reads an earlier one's. ``gates``: projections
+    as large as the query's beside it.
     """
 
     hidden_size: int

@@ -13,13 +13,13 @@ from archiver.plan.model.family import Family
 from archiver.plan.model.per_layer_embeddings import per_layer_weights, shared_weights
 from archiver.plan.model.settings import Settings
 
-LIKE_LLAMA = Family(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias")
+LIKE_LLAMA = Family()
 """Also what a family that is not in the table is taken for."""
 
 
 def find_family(model_type: str) -> Family | None:
     """Return the family's row; None for one that is not in the table."""
-    return _FAMILIES.get(model_type)
+    return FAMILIES.get(model_type)
 
 
 def _falcon_norms(settings: Settings) -> int:
@@ -34,108 +34,102 @@ def _stablelm_norms(settings: Settings) -> int:
 
 _TIED = {"tie_word_embeddings": True}
 _QWEN_WINDOW = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
-_QWEN3_MOE = {**_QWEN_WINDOW, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768}
-_QWEN3_NEXT = {"head_dim": 256, "full_attention_interval": 4}
-_GEMMA = {**_TIED, "head_dim": 256}
-_GEMMA3 = {**_GEMMA, "num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 262208, "sliding_window": 4096}
-_GEMMA3N = {**_GEMMA, "num_attention_heads": 8, "num_key_value_heads": 2, "sliding_window": 512, "num_kv_shared_layers": 15}
+_GEMMA = _TIED | {"head_dim": 256}
+_GEMMA3 = _GEMMA | {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 262208, "sliding_window": 4096}
+_GEMMA3N = _GEMMA | {"num_attention_heads": 8, "num_key_value_heads": 2, "sliding_window": 512, "num_kv_shared_layers": 15}
+_AFTER_LLAMA = {
+    "llama": LIKE_LLAMA,
+    "granite": LIKE_LLAMA,
+    "helium": LIKE_LLAMA,
+    "hunyuan_v1_dense": Family(qk_norm="head"),
+    "mistral": Family({"num_key_value_heads": 8, "sliding_window": 4096}),
+    "ministral": Family({"num_key_value_heads": 8, "sliding_window": 4096}),
+    "ministral3": Family({"num_key_value_heads": 8, "head_dim": 128}),
+    "qwen2": Family(_QWEN_WINDOW, qkv_bias=True),
+    "qwen3": Family(_QWEN_WINDOW | {"head_dim": 128}, qk_norm="head"),
+    "smollm3": Family(_TIED | {"use_sliding_window": False}),
+    "gemma": Family(_GEMMA),
+    "gemma2": Family(_GEMMA | {"sliding_window": 4096}, num_norms=4, full_period=2),
+    "gemma3_text": Family(_GEMMA3, num_norms=4, qk_norm="head", full_period=6),
+    "gemma3n_text": Family(_GEMMA3N, num_norms=4, qk_norm="head", full_period=5, extras=shared_weights, extras_of_layer=per_layer_weights),
+    "phi3": LIKE_LLAMA,
+    "glm": Family({"attention_bias": True, "head_dim": 128}, out_bias=False),
+    "glm4": Family({"attention_bias": True, "head_dim": 128}, out_bias=False, num_norms=4),
+    "exaone4": Family({"sliding_window": 4096}, qk_norm="head", full_period=4),
+    "olmo": Family(norm_vectors=0),
+    "olmo2": Family(qk_norm="heads"),
+    "olmo3": Family({"sliding_window": 4096}, qk_norm="heads", full_period=4),
+    "cohere": Family(_TIED, num_norms=1, qk_norm="heads", has_qk_norm="use_qk_norm"),
+    "cohere2": Family(_TIED | {"sliding_window": 4096}, num_norms=1, full_period=4),
+    "stablelm": Family(norm_vectors=2, num_norms=_stablelm_norms, qkv_bias="use_qkv_bias", qk_norm="heads", has_qk_norm="qk_layernorm"),
+    "seed_oss": Family({"attention_bias": True}, out_bias="attention_out_bias"),
+    "internlm3": Family(qkv_bias="qkv_bias", out_bias="bias", mlp_bias="bias"),
+    "ernie4_5": Family(_TIED | {"head_dim": 128}, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"),
+    "arcee": Family(is_gated=False),
+    "nemotron": Family(norm_vectors=2, is_gated=False),
+}
+
+_GPT = Family(norm_vectors=2, is_gated=False, qkv_bias=True, out_bias=True, mlp_bias=True)
+_GPT2 = replace(_GPT, defaults=_TIED, positions=0)
+_FALCON = _TIED | {"multi_query": True, "parallel_attn": True}
+_OPT = _TIED | {"enable_bias": True, "do_layer_norm_before": True}
+_AFTER_GPT = {
+    "gpt2": _GPT2,
+    "gpt_bigcode": replace(_GPT2, defaults=_TIED | {"multi_query": True}),
+    "gpt_neox": replace(_GPT, defaults={"attention_bias": True}, qkv_bias="attention_bias", out_bias="attention_bias"),
+    "gptj": replace(_GPT, num_norms=1, qkv_bias=False, out_bias=False, head_bias=True),
+    "codegen": replace(_GPT, num_norms=1, qkv_bias=False, out_bias=False, head_bias=True),
+    "bloom": replace(_GPT, defaults=_TIED, has_embedding_norm=True),
+    "mpt": Family(_TIED, is_gated=False),
+    "phi": replace(_GPT, num_norms=1, qk_norm="head", has_qk_norm="qk_layernorm", head_bias=True),
+    "persimmon": replace(_GPT, defaults={"qk_layernorm": True}, qk_norm="head", has_qk_norm="qk_layernorm"),
+    "opt": Family(_OPT, norm_vectors=2, is_gated=False, qkv_bias="enable_bias", out_bias="enable_bias", mlp_bias="enable_bias",
+                  positions=2, has_final_norm="do_layer_norm_before"),
+    "falcon": Family(_FALCON, norm_vectors=2, is_gated=False, qkv_bias="bias", out_bias="bias", mlp_bias="bias", num_norms=_falcon_norms),
+    "starcoder2": Family(_TIED | {"use_bias": True}, norm_vectors=2, is_gated=False, qkv_bias="use_bias", out_bias="use_bias",
+                         mlp_bias="use_bias"),
+}  # fmt: skip
+
+_LLAMA4 = {"head_dim": 128, "attention_chunk_size": 8192, "num_shared_experts": 1}
+_GPT_OSS = {"attention_bias": True, "head_dim": 64, "sliding_window": 128}
+_MIXTURES = {
+    "mixtral": Family({"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2}),
+    "qwen2_moe": Family(_QWEN_WINDOW | {"qkv_bias": True}, qkv_bias="qkv_bias", out_bias=False, gates_shared_expert=True),
+    "qwen3_moe": Family(_QWEN_WINDOW | {"num_experts": 128, "num_experts_per_tok": 8}, qk_norm="head"),
+    "phimoe": Family({"num_local_experts": 16, "num_experts_per_tok": 2}, norm_vectors=2, head_bias="lm_head_bias"),
+    "olmoe": Family({"num_experts": 64, "num_experts_per_tok": 8}, qk_norm="heads"),
+    "granitemoe": Family({"num_local_experts": 8, "num_experts_per_tok": 2}),
+    "granitemoeshared": Family({"num_local_experts": 8, "num_experts_per_tok": 2}),
+    "glm4_moe": Family({"n_shared_experts": 1, "first_k_dense_replace": 1}, out_bias=False, qk_norm="head", has_qk_norm="use_qk_norm",
+                       corrects_router=True),
+    "ernie4_5_moe": Family(_TIED, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", expert_bias="use_bias",
+                           corrects_router=True),
+    "deepseek_v2": Family({"n_shared_experts": 2}),
+    "deepseek_v3": Family({"n_shared_experts": 1, "first_k_dense_replace": 3}, corrects_router=True),
+    "kimi_k2": Family({"n_shared_experts": 1, "first_k_dense_replace": 1}, corrects_router=True),
+    "gpt_oss": Family(_GPT_OSS, has_sinks=True, full_period=2, router_bias=True, expert_bias=True),
+    "llama4_text": Family(_LLAMA4, window="attention_chunk_size", full_period=4),
+}  # fmt: skip
+
 _MAMBA = {"expand": 2, "state_size": 16, "conv_kernel": 4, "time_step_rank": "auto", "use_conv_bias": True}
 _MAMBA2 = {"expand": 2, "state_size": 256, "conv_kernel": 4, "n_groups": 1, "use_conv_bias": True, "mamba_rms_norm": True}
-_GLM4_MOE = {"n_shared_experts": 1, "first_k_dense_replace": 1}
-_PHIMOE = {"num_local_experts": 16, "num_experts_per_tok": 2}
+_JAMBA = _MAMBA | {"mamba_inner_norms": True, "attn_layer_period": 8, "attn_layer_offset": 4, "expert_layer_period": 2,
+                   "expert_layer_offset": 1, "num_experts": 16, "num_experts_per_tok": 2}  # fmt: skip
+_NEMOTRON_H = _MAMBA2 | {"state_size": 128, "n_groups": 8, "mamba_ssm_cache_dtype": "float32"}
+_ONLY_MAMBA = Family(_TIED | _MAMBA, num_norms=1, has_one_part_a_layer=True, kind="recurrent", recurrence="mamba")
+_HYBRIDS = {
+    "mamba": _ONLY_MAMBA,
+    "falcon_mamba": _ONLY_MAMBA,
+    "mamba2": replace(_ONLY_MAMBA, defaults=_MAMBA2 | {"state_size": 128, "n_groups": 8, "head_dim": 64}, recurrence="mamba2"),
+    "nemotron_h": Family(_NEMOTRON_H, num_norms=1, is_gated=False, corrects_router=True, has_one_part_a_layer=True, recurrence="mamba2"),
+    "jamba": Family(_JAMBA, recurrence="mamba"),
+    "bamba": Family(_MAMBA2, kind="recurrent", recurrence="mamba2"),
+    "granitemoehybrid": Family(_MAMBA2, recurrence="mamba2"),
+    "falcon_h1": Family(_MAMBA2 | {"mamba_rms_norm": False, "projectors_bias": False}, kind="both", recurrence="mamba2"),
+    "qwen3_next": Family({"head_dim": 256, "full_attention_interval": 4}, qk_norm="head", has_output_gate=True, gates_shared_expert=True,
+                         recurrence="delta"),
+    "lfm2": Family(_TIED | {"conv_kernel": 3, "block_auto_adjust_ff_dim": True}, qk_norm="head", recurrence="convolution"),
+}  # fmt: skip
 
-_BIASED_QKV = Family(qkv_bias="attention_bias")
-_QWEN3 = Family(_QWEN_WINDOW | {"head_dim": 128}, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head")
-_GPT2 = Family(_TIED, norm_vectors=2, qkv_bias=True, out_bias=True, is_gated=False, mlp_bias=True, positions=0)
-_GPTJ = Family(norm_vectors=2, num_norms=1, is_gated=False, mlp_bias=True, head_bias=True)
-_GRANITE_MOE = Family({"num_local_experts": 8, "num_experts_per_tok": 2}, qkv_bias="attention_bias", out_bias="attention_bias")
-
-_FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "llama": LIKE_LLAMA,
-        "granite": LIKE_LLAMA,
-        "internlm3": Family(qkv_bias="qkv_bias", out_bias="bias", mlp_bias="bias"),
-        "seed_oss": Family({"attention_bias": True}, qkv_bias="attention_bias", out_bias="attention_out_bias", mlp_bias="mlp_bias"),
-        "smollm3": Family(_TIED | {"use_sliding_window": False}, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
-        "helium": Family(qkv_bias="attention_bias", mlp_bias="mlp_bias"),
-        "arcee": Family(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias", is_gated=False),
-        "ernie4_5": Family(_TIED | {"head_dim": 128}, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"),
-        "ernie4_5_moe": Family(
-            _TIED, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", expert_bias="use_bias", corrects_router=True
-        ),
-        "nemotron": Family(norm_vectors=2, is_gated=False, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
-        "mistral": Family({"num_key_value_heads": 8, "sliding_window": 4096}),
-        "ministral": Family({"num_key_value_heads": 8, "sliding_window": 4096}),
-        "ministral3": Family({"num_key_value_heads": 8, "head_dim": 128}),
-        "mixtral": Family({"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2}),
-        "qwen2": Family(_QWEN_WINDOW, qkv_bias=True),
-        "qwen2_moe": Family(_QWEN_WINDOW | {"qkv_bias": True}, qkv_bias="qkv_bias", gates_shared_expert=True),
-        "qwen3": _QWEN3,
-        "qwen3_moe": Family(_QWEN3_MOE, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="head"),
-        "qwen3_next": Family(_QWEN3_NEXT, qk_norm="head", has_output_gate=True, gates_shared_expert=True, recurrence="delta"),
-        "gemma": Family(_GEMMA, qkv_bias="attention_bias", out_bias="attention_bias"),
-        "gemma2": Family(_GEMMA | {"sliding_window": 4096}, num_norms=4, full_period=2),
-        "gemma3_text": Family(_GEMMA3, num_norms=4, qk_norm="head", full_period=6),
-        "gemma3n_text": Family(
-            _GEMMA3N, num_norms=4, qk_norm="head", full_period=5, extras=shared_weights, extras_of_layer=per_layer_weights
-        ),
-        "phi": Family(norm_vectors=2, num_norms=1, qkv_bias=True, out_bias=True, qk_norm="head", has_qk_norm="qk_layernorm",
-                      is_gated=False, mlp_bias=True, head_bias=True),
-        "phi3": Family(),
-        "phimoe": Family(_PHIMOE, norm_vectors=2, qkv_bias="attention_bias", out_bias="attention_bias", head_bias="lm_head_bias"),
-        "deepseek_v2": Family({"n_shared_experts": 2, "mlp_bias": False}),
-        "deepseek_v3": Family({"n_shared_experts": 1, "first_k_dense_replace": 3}, corrects_router=True),
-        "kimi_k2": Family({"n_shared_experts": 1, "first_k_dense_replace": 1}, corrects_router=True),
-        "gpt_oss": Family({"attention_bias": True, "head_dim": 64, "sliding_window": 128}, qkv_bias="attention_bias",
-                          out_bias="attention_bias", has_sinks=True, full_period=2, router_bias=True, expert_bias=True),
-        "llama4_text": Family({"head_dim": 128, "attention_chunk_size": 8192, "num_shared_experts": 1}, window="attention_chunk_size",
-                              full_period=4, qkv_bias="attention_bias", out_bias="attention_bias"),
-        "falcon": Family(_TIED | {"multi_query": True, "parallel_attn": True}, norm_vectors=2, num_norms=_falcon_norms, qkv_bias="bias",
-                         out_bias="bias", is_gated=False, mlp_bias="bias"),
-        "gpt2": _GPT2,
-        "gpt_bigcode": replace(_GPT2, defaults=_TIED | {"multi_query": True}),
-        "gpt_neox": Family({"attention_bias": True}, norm_vectors=2, qkv_bias="attention_bias", out_bias="attention_bias",
-                           is_gated=False, mlp_bias=True),
-        "gptj": _GPTJ,
-        "codegen": _GPTJ,
-        "opt": replace(_GPT2, defaults=_TIED | {"enable_bias": True, "do_layer_norm_before": True}, positions=2,
-                       has_final_norm="do_layer_norm_before", qkv_bias="enable_bias", out_bias="enable_bias", mlp_bias="enable_bias"),
-        "bloom": replace(_GPT2, positions=None, has_embedding_norm=True),
-        "mpt": Family(_TIED, is_gated=False),
-        "starcoder2": Family(_TIED | {"use_bias": True}, norm_vectors=2, qkv_bias="use_bias", out_bias="use_bias", is_gated=False,
-                             mlp_bias="use_bias"),
-        "stablelm": Family(norm_vectors=2, num_norms=_stablelm_norms, qkv_bias="use_qkv_bias", qk_norm="heads", has_qk_norm="qk_layernorm"),
-        "persimmon": Family({"qk_layernorm": True}, norm_vectors=2, qkv_bias=True, out_bias=True, qk_norm="head",
-                            has_qk_norm="qk_layernorm", is_gated=False, mlp_bias=True),
-        "cohere": Family(_TIED, num_norms=1, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="heads",
-                         has_qk_norm="use_qk_norm"),
-        "cohere2": Family(_TIED | {"sliding_window": 4096}, num_norms=1, qkv_bias="attention_bias", out_bias="attention_bias",
-                          full_period=4),
-        "olmo": Family(norm_vectors=0, qkv_bias="attention_bias", out_bias="attention_bias"),
-        "olmo2": Family(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="heads"),
-        "olmo3": Family({"sliding_window": 4096}, qkv_bias="attention_bias", out_bias="attention_bias", qk_norm="heads", full_period=4),
-        "olmoe": Family({"num_experts": 64, "num_experts_per_tok": 8}, qkv_bias="attention_bias", out_bias="attention_bias",
-                        qk_norm="heads"),
-        "granitemoe": _GRANITE_MOE,
-        "granitemoeshared": _GRANITE_MOE,
-        "granitemoehybrid": Family(_MAMBA2, qkv_bias="attention_bias", out_bias="attention_bias", recurrence="mamba2"),
-        "exaone4": Family({"sliding_window": 4096}, qk_norm="head", full_period=4),
-        "glm": Family({"attention_bias": True, "head_dim": 128}, qkv_bias="attention_bias"),
-        "glm4": Family({"attention_bias": True, "head_dim": 128}, qkv_bias="attention_bias", num_norms=4),
-        "glm4_moe": Family(_GLM4_MOE, qkv_bias="attention_bias", qk_norm="head", has_qk_norm="use_qk_norm", corrects_router=True),
-        "lfm2": Family(_TIED | {"conv_kernel": 3, "block_auto_adjust_ff_dim": True}, qk_norm="head", recurrence="convolution"),
-        "mamba": Family(_TIED | _MAMBA, num_norms=1, has_one_part_a_layer=True, kind="recurrent", recurrence="mamba"),
-        "falcon_mamba": Family(_TIED | _MAMBA, num_norms=1, has_one_part_a_layer=True, kind="recurrent", recurrence="mamba"),
-        "mamba2": Family(_MAMBA2 | {"state_size": 128, "n_groups": 8, "num_heads": 128, "head_dim": 64}, num_norms=1,
-                         has_one_part_a_layer=True, kind="recurrent", recurrence="mamba2"),
-        "jamba": Family(_MAMBA | {"mamba_inner_norms": True, "attn_layer_period": 8, "attn_layer_offset": 4, "expert_layer_period": 2,
-                                  "expert_layer_offset": 1, "num_experts": 16, "num_experts_per_tok": 2}, recurrence="mamba"),
-        "bamba": Family(_MAMBA2, qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias", kind="recurrent",
-                        recurrence="mamba2"),
-        "falcon_h1": Family(_MAMBA2 | {"mamba_rms_norm": False, "projectors_bias": False}, qkv_bias="attention_bias",
-                            out_bias="attention_bias", mlp_bias="mlp_bias", kind="both", recurrence="mamba2"),
-        "nemotron_h": Family(_MAMBA2 | {"state_size": 128, "n_groups": 8, "mamba_ssm_cache_dtype": "float32"}, num_norms=1,
-                             qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias", is_gated=False,
-                             corrects_router=True, has_one_part_a_layer=True, recurrence="mamba2"),
-    }
-)  # fmt: skip
+FAMILIES: Mapping[str, Family] = MappingProxyType(_AFTER_LLAMA | _AFTER_GPT | _MIXTURES | _HYBRIDS)
+"""By ``model_type`` of the language model's configuration."""

@@ -40,8 +40,8 @@ class Family:
     num_norms: int | Callable[[Settings], int] = 2
     has_final_norm: Rule = True
     has_one_part_a_layer: bool = False
-    qkv_bias: Rule = False
-    out_bias: Rule = False
+    qkv_bias: Rule = "attention_bias"
+    out_bias: Rule = "attention_bias"
     qk_norm: Literal["", "head", "heads"] = ""
     has_qk_norm: Rule = True
     has_output_gate: bool = False
@@ -49,7 +49,7 @@ class Family:
     window: str = "sliding_window"
     full_period: int = 0
     is_gated: bool = True
-    mlp_bias: Rule = False
+    mlp_bias: Rule = "mlp_bias"
     router_bias: bool = False
     corrects_router: bool = False
     expert_bias: Rule = False
