@@ -44,7 +44,9 @@ class EngineStats:
     """A snapshot of the engine: sequences by state, KV blocks, totals since the start, and the recent past in milliseconds and tokens/s.
 
     ``blocks_used`` belong to running sequences; cached blocks that nobody uses count as free. Of ``queried_tokens`` of prompts
-    ``cached_tokens`` were found in the prefix cache. ``weight_bytes``: what the weights take in memory; of replicas, all of them together.
+    ``cached_tokens`` were found in the prefix cache. ``max_running``: how many sequences are admitted at once now, fewer than configured
+    after one of the ``out_of_memory`` errors so far. The bytes are what was measured at load: see ``memory.footprint``. Of replicas all
+    numbers are sums, and ``engines`` says of how many.
     """
 
     running: int = 0
@@ -59,7 +61,14 @@ class EngineStats:
     tokens_per_s: float = 0.0
     step_ms_p50: float = 0.0
     step_ms_p99: float = 0.0
+    engines: int = 0
+    max_running: int = 0
+    out_of_memory: int = 0
     weight_bytes: int = 0
+    kv_bytes: int = 0
+    activation_bytes: int = 0
+    context_bytes: int = 0
+    graph_bytes: int = 0
 
 
 class EngineClient(Protocol):

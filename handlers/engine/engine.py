@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable
 from torch import Tensor
 
 from handlers.engine.admission import EngineLimits
+from handlers.engine.allowance import Allowance
 from handlers.engine.client import EngineStats, Event, Start
+from handlers.engine.memory.footprint import Footprint
+from handlers.engine.memory.out_of_memory import is_out_of_memory
 from handlers.engine.prefix_cache import PrefixCache
 from handlers.engine.runner import Runner
 from handlers.engine.sampler import Sample, sample
@@ -23,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 INVALID_LOGITS = "the model returned no valid probabilities for this request"
 PROMPT_FAILED = "the engine failed while it read this prompt"
+OUT_OF_MEMORY = "the engine has too little memory for this request, even alone; send a shorter one, or try again later"
 CRASHED = "the engine failed while it worked on this request; it has been restarted, try again"
 
 
@@ -30,6 +34,9 @@ class Engine:
     """Continuous batching over one runner. Single-threaded, except for ``limits`` and ``new_sequence``, which any thread may use.
 
     Up to ``max_running`` sequences run at once. ``max_waiting`` and ``max_queued_tokens`` are for those who add: see EngineLimits.
+    ``smallest_chunk_tokens`` (None: a block's) of a prompt are read at once even where memory is short. ``can_preempt``: whether the runner
+    can take up again what has generated something. ``footprint`` is what was measured of it at load; ``release_unused`` gives memory that
+    nobody uses back to the device.
     """
 
     def __init__(
@@ -40,8 +47,12 @@ class Engine:
         max_waiting: int = 192,
         max_queued_tokens: int | None = None,
         prefill_chunk_tokens: int = 512,
+        smallest_chunk_tokens: int | None = None,
         prefix_caching: bool = True,
+        can_preempt: bool = True,
         eos_token_ids: frozenset[int] = frozenset(),
+        footprint: Footprint | None = None,
+        release_unused: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if runner.max_model_len > runner.num_blocks * runner.block_tokens:
@@ -53,8 +64,17 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}  # every live one
         self._cache = PrefixCache(runner.num_blocks, runner.block_tokens, keeps_unused=prefix_caching)
         self._scheduler = Scheduler(self._cache, max_running=max_running, prefill_chunk_tokens=prefill_chunk_tokens)
+        self._allowance = Allowance(
+            max_running=max_running,
+            prompt_tokens=prefill_chunk_tokens,
+            smallest_chunk_tokens=smallest_chunk_tokens or runner.block_tokens,
+        )
+        self._can_preempt = can_preempt
+        self._footprint = footprint or Footprint(weights=runner.weight_bytes, kv_cache=runner.kv_bytes)
+        self._release_unused = release_unused
         self._plan = StepPlan(())  # of the step in progress
         self._num_steps = 0
+        self._num_out_of_memory = 0
 
     @property
     def has_work(self) -> bool:
@@ -112,17 +132,25 @@ class Engine:
     def step(self) -> list[Event]:
         """Advance every running sequence by one token, and prompts by a chunk.
 
-        Where the runner fails over a prompt, the sequences that were reading theirs fail alone. Whatever else it raises passes through:
-        ``recover`` then.
+        Where memory does not suffice, the step is tried again with half as much in it, and those that are left out wait; nobody fails who
+        is not alone. Where the runner fails over a prompt, the sequences that were reading theirs fail alone. Whatever else it raises
+        passes through: ``recover`` then.
         """
-        self._plan = plan = self._scheduler.schedule(self._clock())
-        if not plan.chunks:
-            return []
-        ran, logits = self._run(plan)
-        events = self._take_logits(ran, logits)
-        if ran is not plan:
-            failed = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if len(chunk.token_ids) > 1]
-            events += [self._end(sequence, "error", PROMPT_FAILED) for sequence in failed]
+        while True:
+            self._plan = plan = self._scheduler.schedule(self._clock())
+            if not plan.chunks:
+                return []
+            events = self._try(plan)
+            if events is not None:
+                break
+            # Not where the error was caught: while it was handled, its traceback held the tensors of the step.
+            self._release_unused()
+            if not self._allowance.cut(plan):
+                self._plan = StepPlan(())
+                return [self._end(self._sequences[plan.chunks[0].sequence_id], "error", OUT_OF_MEMORY)]
+            self._apply_allowance()
+        if self._allowance.note_clean_step():
+            self._apply_allowance()
         self._num_steps += 1
         self._plan = StepPlan(())
         return events
@@ -150,7 +178,14 @@ class Engine:
             cached_tokens=self._scheduler.cached_tokens,
             preemptions=self._scheduler.num_preemptions,
             steps=self._num_steps,
-            weight_bytes=self._runner.weight_bytes,
+            engines=1,
+            max_running=self._allowance.max_running,
+            out_of_memory=self._num_out_of_memory,
+            weight_bytes=self._footprint.weights,
+            kv_bytes=self._footprint.kv_cache,
+            activation_bytes=self._footprint.activations,
+            context_bytes=self._footprint.context,
+            graph_bytes=self._footprint.graphs,
         )
 
     def check_integrity(self) -> None:
@@ -159,25 +194,46 @@ class Engine:
         if self._scheduler.num_running + self._scheduler.num_waiting != len(self._sequences):
             raise RuntimeError("the scheduler has lost a sequence, or keeps one that has ended")
 
+    def _try(self, plan: StepPlan) -> list[Event] | None:
+        """Run and sample; None, with nothing changed, if memory did not suffice for it."""
+        try:
+            ran, logits = self._run(plan)
+            drawn = sample(logits, [self._sequences[chunk.sequence_id] for chunk in ran.chunks if chunk.samples])
+        except Exception as error:
+            if not self._can_retry(error):
+                raise
+            self._num_out_of_memory += 1
+            num_tokens = sum(len(chunk.token_ids) for chunk in plan.chunks)
+            logger.warning("out of memory in a step of %d sequences and %d tokens: %s", len(plan.chunks), num_tokens, _first_line(error))
+            return None
+        events = self._take_samples(ran, drawn)
+        if ran is not plan:
+            failed = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if len(chunk.token_ids) > 1]
+            events += [self._end(sequence, "error", PROMPT_FAILED) for sequence in failed]
+        return events
+
     def _run(self, plan: StepPlan) -> tuple[StepPlan, Tensor]:
         """Run ``plan``, or what is in it beside prompts if it fails with them. Decodes may be repeated: they write the same again."""
         try:
             return plan, self._runner.run(plan)
-        except Exception:
+        except Exception as error:
             decodes = plan.decodes
-            if len(decodes.chunks) in (0, len(plan.chunks)):
+            if self._can_retry(error) or len(decodes.chunks) in (0, len(plan.chunks)):
                 raise
             logger.exception("the runner failed; running the step again without the prompts in it")
             return decodes, self._runner.run(decodes)
 
-    def _take_logits(self, plan: StepPlan, logits: Tensor) -> list[Event]:
-        sampling = []
+    def _can_retry(self, error: Exception) -> bool:
+        return self._can_preempt and is_out_of_memory(error)
+
+    def _apply_allowance(self) -> None:
+        self._scheduler.limit(max_running=self._allowance.max_running, prefill_chunk_tokens=self._allowance.prompt_tokens)
+
+    def _take_samples(self, plan: StepPlan, drawn: list[Sample | None]) -> list[Event]:
         for chunk in plan.chunks:
-            sequence = self._sequences[chunk.sequence_id]
-            self._cache.advance(sequence, chunk.end)
-            if chunk.samples:
-                sampling.append(sequence)
-        return [self._take(sequence, drawn) for sequence, drawn in zip(sampling, sample(logits, sampling), strict=True)]
+            self._cache.advance(self._sequences[chunk.sequence_id], chunk.end)
+        sampling = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if chunk.samples]
+        return [self._take(sequence, each) for sequence, each in zip(sampling, drawn, strict=True)]
 
     def _take(self, sequence: Sequence, drawn: Sample | None) -> Event:
         if drawn is None:
@@ -202,6 +258,10 @@ class Engine:
     def _forget(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
         self._scheduler.remove(sequence)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _start(sequence: Sequence) -> Start:

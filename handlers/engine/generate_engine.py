@@ -57,7 +57,9 @@ def build_generate_engine(
         max_waiting=config.max_waiting,
         max_queued_tokens=max_queued_tokens,
         prefill_chunk_tokens=max_running * max_model_len,
+        smallest_chunk_tokens=max_running * max_model_len,  # prompts are read whole
         prefix_caching=False,
+        can_preempt=not model.config.is_encoder_decoder,  # what it has generated is no prompt
         eos_token_ids=eos_token_ids,
     )
 

@@ -32,6 +32,7 @@ class GenerateRunner:
         self.max_model_len = max_model_len
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self.weight_bytes = weight_bytes(model)
+        self.kv_bytes = 0
         self._model = model
         self._can_share = can_share
         self.reset()

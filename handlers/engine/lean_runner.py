@@ -64,10 +64,20 @@ class LeanRunner:
         shape = KVShape(parts.num_kv_heads, parts.head_dim, parts.head_dim)
         self._cache = PagedCache([shape] * len(parts.layers), num_blocks, block_tokens, dtype, device)
 
+    @property
+    def kv_bytes(self) -> int:
+        """What the blocks take; see Runner."""
+        return self._cache.nbytes
+
+    def resize(self, num_blocks: int, max_model_len: int) -> None:
+        """Have other blocks; see ResizableRunner. The tables of positions stay as long as they were."""
+        self.num_blocks, self.max_model_len = num_blocks, max_model_len
+        self._cache.resize(num_blocks)
+
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
         """Compute a step; see Runner."""
-        layout = lay_out(plan, self.block_tokens, self._embedding.device)
+        layout = lay_out(plan, self.block_tokens, self._embedding.device, most_blocks=self.num_blocks)
         self._cache.begin(layout)
         hidden = self._decode(layout)[layout.sampling]
         return self._head(self._normalize(hidden, self._final_norm)).float()

@@ -73,16 +73,26 @@ class NativeRunner:
         self._memory = HugePages()
         self._tensors: list[Tensor] = []  # whatever the structs point to
         self._matrices: list[PackedMatrix] = []  # likewise
-        block_elements = parts.num_kv_heads * parts.head_dim * _BLOCK
-        # Not zeroed: memory becomes real when a block is first written to.
-        self._cache = torch.empty(len(parts.layers), 2, num_blocks, block_elements, dtype=torch.bfloat16)
-        self._layers = (_Layer * len(parts.layers))(*(self._layer(parts, layer, i) for i, layer in enumerate(parts.layers)))
+        self._block_elements = parts.num_kv_heads * parts.head_dim * _BLOCK
+        self._layers = (_Layer * len(parts.layers))(*(self._layer(layer) for layer in parts.layers))
+        self._allocate_blocks()
         self._model = self._pack(parts)
         self.weight_bytes = sum(tensor.nbytes for tensor in self._tensors) + sum(matrix.nbytes for matrix in self._matrices)
         self._scratch = torch.empty(0, dtype=torch.bfloat16)
         self._workspace: list[Tensor] = []
         self._num_workspace_rows = 0
         self._logits = torch.empty(0, self._model.head.columns)
+
+    @property
+    def kv_bytes(self) -> int:
+        """What the blocks take; see Runner."""
+        return self._cache.nbytes
+
+    def resize(self, num_blocks: int, max_model_len: int) -> None:
+        """Have other blocks; see ResizableRunner. The tables of positions stay as long as they were."""
+        self.num_blocks, self.max_model_len = num_blocks, max_model_len
+        self._cache = torch.empty(0)  # given back first: there may be no room for both
+        self._allocate_blocks()
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
@@ -139,7 +149,13 @@ class NativeRunner:
             layers=ctypes.addressof(self._layers),
         )
 
-    def _layer(self, parts: DecoderParts, layer: LayerParts, index: int) -> _Layer:
+    def _allocate_blocks(self) -> None:
+        # Not zeroed: memory becomes real when a block is first written to.
+        self._cache = torch.empty(len(self._layers), 2, self.num_blocks, self._block_elements, dtype=torch.bfloat16)
+        for layer, (keys, values) in zip(self._layers, self._cache, strict=True):
+            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
+
+    def _layer(self, layer: LayerParts) -> _Layer:
         gate, up = _halves(layer.gate_up, self._memory)
         biases = [module.get_parameter("bias").data for module in layer.qkv if module.bias is not None]
         return _Layer(
@@ -154,8 +170,6 @@ class NativeRunner:
             qkv_bias=self._keep(torch.cat(biases).float()) if biases else None,
             query_norm=None if layer.query_norm is None else self._keep(layer.query_norm.float()),
             key_norm=None if layer.key_norm is None else self._keep(layer.key_norm.float()),
-            keys=self._cache[index, 0].data_ptr(),
-            values=self._cache[index, 1].data_ptr(),
             window=layer.scoring.window or 0,
         )
 

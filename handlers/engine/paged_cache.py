@@ -29,11 +29,27 @@ class PagedCache:
     """A layer's keys are ``(num_blocks, block_tokens, num_heads, key_dim)``, its values alike (vLLM's PagedAttention, Kwon et al. 2023)."""
 
     def __init__(self, shapes: Sequence[KVShape], num_blocks: int, block_tokens: int, dtype: torch.dtype, device: torch.device) -> None:
-        def allocate(num_heads: int, dim: int) -> Tensor:
-            return torch.empty(num_blocks, block_tokens, num_heads, dim, dtype=dtype, device=device)  # cleared block by block, in begin
+        self._shapes = shapes
+        self._block_tokens = block_tokens
+        self._dtype, self._device = dtype, device
+        self.resize(num_blocks)
 
-        self._keys = [allocate(shape.num_heads, shape.key_dim) for shape in shapes]
-        self._values = [allocate(shape.num_heads, shape.value_dim) for shape in shapes]
+    @property
+    def nbytes(self) -> int:
+        """What all blocks take."""
+        return sum(tensor.nbytes for tensor in (*self._keys, *self._values))
+
+    def resize(self, num_blocks: int) -> None:
+        """Have other blocks, with unknown content; the old ones are given back first, as there may be no room for both."""
+
+        def allocate(num_heads: int, dim: int) -> Tensor:  # cleared block by block, in begin
+            return torch.empty(num_blocks, self._block_tokens, num_heads, dim, dtype=self._dtype, device=self._device)
+
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        for shape in self._shapes:
+            self._keys.append(allocate(shape.num_heads, shape.key_dim))
+            self._values.append(allocate(shape.num_heads, shape.value_dim))
 
     def begin(self, layout: StepLayout) -> None:
         """Zero the blocks that the step begins: their padding is masked, but a NaN that a former owner left would pass through a mask."""

@@ -38,16 +38,32 @@ class Runner(Protocol):
         """What the weights take in memory, bytes: everywhere together, once a forward pass has been made."""
         ...
 
+    @property
+    def kv_bytes(self) -> int:
+        """What the blocks take in memory, bytes; 0 where memory is taken as sequences grow."""
+        ...
+
     def run(self, plan: StepPlan) -> Tensor:
         """Compute every chunk and keep its keys and values.
 
         Returns float32 logits ``(num_sampling_chunks, vocab_size)``, in the order of the plan, good until the next step. The keys and
         values of the tokens before a chunk lie in its blocks, which other sequences may share; those that the chunk fills are its own.
-        Whatever it raises, ``reset`` makes the runner usable again; before that, the same step may be asked for again without its
-        prompts.
+        Whatever it raises, ``reset`` makes the runner usable again; before that, the same step may be asked for again, or one with less
+        in it: sequences left out, prompts in shorter chunks.
         """
         ...
 
     def reset(self) -> None:
         """Forget all sequences."""
+        ...
+
+
+class ResizableRunner(Runner, Protocol):
+    """A Runner whose blocks are allocated once it is known what everything else takes."""
+
+    def resize(self, num_blocks: int, max_model_len: int) -> None:
+        """Have ``num_blocks`` blocks, with nothing in them, in place of those before; sequences become no longer than they were allowed to.
+
+        Raises what allocating raises when memory does not suffice: then there are no blocks, and it may be called again.
+        """
         ...

@@ -45,6 +45,11 @@ class StepPlan:
         """Return the step without its prompts: the sequences that advance by one token."""
         return StepPlan(tuple(chunk for chunk in self.chunks if len(chunk.token_ids) == 1))
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the chunks that are more than one token."""
+        return sum(len(chunk.token_ids) for chunk in self.chunks if len(chunk.token_ids) > 1)
+
 
 class Scheduler:
     """Iteration-level scheduling in the order of rank (Orca, Yu et al. 2022; chunked prefill: Sarathi, Agrawal et al. 2023).
@@ -92,6 +97,12 @@ class Scheduler:
         else:
             _remove(self._waiting, sequence)
 
+    def limit(self, *, max_running: int, prefill_chunk_tokens: int) -> None:
+        """Take on no more than this from now on; where more run, the last in rank are preempted."""
+        self._max_running, self._prefill_chunk_tokens = max_running, prefill_chunk_tokens
+        while len(self._running) > max_running:
+            self._preempt_last()
+
     def restart(self, sequences: Iterable[Sequence]) -> None:
         """Begin anew with ``sequences``: they wait at their old places, and nothing is computed any more."""
         self._cache.clear()
@@ -130,13 +141,16 @@ class Scheduler:
     def _make_room(self, sequence: Sequence) -> bool:
         """Get ``sequence`` the block that it needs, from the last in rank if none is available; False if that is itself."""
         while not self._cache.grow(sequence):
-            victim = self._running.pop()
-            self._cache.release(victim)
-            insort(self._waiting, victim, key=_rank)
-            self.num_preemptions += 1
-            if victim is sequence:
+            if self._preempt_last() is sequence:
                 return False
         return True
+
+    def _preempt_last(self) -> Sequence:
+        victim = self._running.pop()
+        self._cache.release(victim)
+        insort(self._waiting, victim, key=_rank)
+        self.num_preemptions += 1
+        return victim
 
     def _prefills(self, now_s: float) -> Iterator[Chunk]:
         budget = self._prefill_chunk_tokens

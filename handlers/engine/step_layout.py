@@ -69,9 +69,12 @@ class StepLayout:
     groups: tuple[AttentionGroup, ...]
 
 
-def lay_out(plan: StepPlan, block_tokens: int, device: torch.device) -> StepLayout:
-    """Flatten a plan: single tokens first, by length of context, so that most attention is one operation; then longer chunks, one by
-    one."""
+def lay_out(plan: StepPlan, block_tokens: int, device: torch.device, *, most_blocks: int) -> StepLayout:
+    """Flatten a plan: single tokens first, by length of context, so that most attention is one operation; then longer chunks, one by one.
+
+    The blocks of a group are copied together: of several sequences no more than ``most_blocks``, padding included, however many of them
+    are the same ones. With those that there are, the copy of a layer is never larger than the layer of the cache.
+    """
 
     def tensor(values: Iterable[int]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.long, device=device)
@@ -86,7 +89,7 @@ def lay_out(plan: StepPlan, block_tokens: int, device: torch.device) -> StepLayo
         places=tensor(_places(flat, block_tokens)),
         sampling=tensor(_last_rows(flat, plan)),
         new_blocks=tensor(_new_blocks(flat, block_tokens)),
-        groups=tuple(_lay_out_groups([*_alike(single), *([chunk] for chunk in long)], positions, block_tokens)),
+        groups=tuple(_lay_out_groups([*_alike(single, block_tokens, most_blocks), *([chunk] for chunk in long)], positions, block_tokens)),
     )
 
 
@@ -111,11 +114,13 @@ def _last_rows(flat: Sequence[Chunk], plan: StepPlan) -> Iterator[int]:
     return (last_rows[chunk.sequence_id] for chunk in plan.chunks if chunk.samples)
 
 
-def _alike(chunks: Sequence[Chunk]) -> Iterator[list[Chunk]]:
-    """Split chunks of one token, sorted by context, where padding the shorter ones would cost more than another call."""
+def _alike(chunks: Sequence[Chunk], block_tokens: int, most_blocks: int) -> Iterator[list[Chunk]]:
+    """Split chunks of one token, sorted by context, where padding the shorter ones would cost more than another call, or is too much."""
     group: list[Chunk] = []
     for chunk in chunks:
-        if group and len(group) * (chunk.end - group[-1].end) > _CALL_TOKENS:
+        padding = len(group) * (chunk.end - group[-1].end) if group else 0
+        num_blocks = (len(group) + 1) * -(-chunk.end // block_tokens)
+        if group and (padding > _CALL_TOKENS or num_blocks > most_blocks):
             yield group
             group = []
         group.append(chunk)

@@ -36,10 +36,20 @@ class TransformersRunner:
         self._model = model
         self._cache = PagedCache(kv_shapes, num_blocks, block_tokens, model.dtype, model.device)
 
+    @property
+    def kv_bytes(self) -> int:
+        """What the blocks take; see Runner."""
+        return self._cache.nbytes
+
+    def resize(self, num_blocks: int, max_model_len: int) -> None:
+        """Have other blocks; see ResizableRunner."""
+        self.num_blocks, self.max_model_len = num_blocks, max_model_len
+        self._cache.resize(num_blocks)
+
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
         """Compute a step; see Runner."""
-        layout = lay_out(plan, self.block_tokens, self._model.device)
+        layout = lay_out(plan, self.block_tokens, self._model.device, most_blocks=self.num_blocks)
         self._cache.begin(layout)
         return forward(self._model, layout.token_ids, layout.positions, StepAttention(self._cache, layout), layout.sampling)
 

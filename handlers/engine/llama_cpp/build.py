@@ -28,9 +28,10 @@ def build_llama_cpp_engine(
 ) -> Engine:
     """Load ``file`` into llama.cpp and return an engine over it. Raises ConfigError for what it cannot load, or does not fit."""
     _check_vocabulary(file)
+    token_bytes = _token_bytes(file)
     capacity = plan_capacity(
         config,
-        token_bytes=_token_bytes(file),
+        token_bytes=token_bytes,
         model_len=int(file.number("context_length")),
         budget_bytes=kv_budget_bytes(config, torch.device("cpu")),
     )
@@ -51,6 +52,7 @@ def build_llama_cpp_engine(
         max_model_len=capacity.max_model_len,
         vocab_size=model.vocab_size,
         weight_bytes=model.weight_bytes,
+        kv_bytes=sizes.num_tokens * token_bytes,
         num_slots=num_slots,
     )
     logger.info(

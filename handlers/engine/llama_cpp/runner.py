@@ -32,6 +32,7 @@ class LlamaCppRunner:
         max_model_len: int,
         vocab_size: int,
         weight_bytes: int,
+        kv_bytes: int,
         num_slots: int,
     ) -> None:
         self.num_blocks = num_blocks
@@ -39,6 +40,7 @@ class LlamaCppRunner:
         self.max_model_len = max_model_len
         self.vocab_size = vocab_size
         self.weight_bytes = weight_bytes
+        self.kv_bytes = kv_bytes
         self._decoder = decoder
         self._slots = SlotTable(decoder, num_slots)
         self._tokens = _BlockTokens(num_blocks, block_tokens)

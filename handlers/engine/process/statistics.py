@@ -8,7 +8,8 @@ from dataclasses import fields, replace
 from handlers.engine.client import EngineStats
 
 _SLOWEST = ("step_ms_p50", "step_ms_p99")
-_NOW = ("running", "waiting", "blocks_used", "blocks_total", "tokens_per_s", "weight_bytes", *_SLOWEST)
+_BYTES = ("weight_bytes", "kv_bytes", "activation_bytes", "context_bytes", "graph_bytes")
+_NOW = ("engines", "running", "waiting", "max_running", "blocks_used", "blocks_total", "tokens_per_s", *_BYTES, *_SLOWEST)
 
 
 def add_up(engines: Iterable[EngineStats]) -> EngineStats:

@@ -53,6 +53,7 @@ class FakeRunner:
 
     vocab_size = VOCAB_SIZE
     weight_bytes = 0
+    kv_bytes = 0
 
     def __init__(
         self,

@@ -68,7 +68,7 @@ class EngineRig:
         try:
             self.outcome.take(self.engine.expire())
             self.outcome.take(self.engine.step())
-        except (RuntimeError, MemoryError):
+        except (RuntimeError, ValueError):
             self.outcome.take(self.engine.recover())
         self.engine.check_integrity()
 

@@ -90,6 +90,7 @@ def make_runner(num_blocks: int = 16, num_slots: int = 8, max_rows: int = 1000) 
         "max_model_len": MAX_MODEL_LEN,
         "vocab_size": VOCAB_SIZE,
         "weight_bytes": 0,
+        "kv_bytes": 0,
     }
     return LlamaCppRunner(llama, num_slots=num_slots, **sizes), llama
 

@@ -17,8 +17,8 @@ def chunk(index: int, start: int, num_tokens: int = 1, samples: bool = True) -> 
     return Chunk(str(index), start, tuple(range(100 * index, 100 * index + num_tokens)), blocks, samples)
 
 
-def lay(*chunks: Chunk) -> StepLayout:
-    return lay_out(StepPlan(chunks), BLOCK, torch.device("cpu"))
+def lay(*chunks: Chunk, most_blocks: int = 10**6) -> StepLayout:
+    return lay_out(StepPlan(chunks), BLOCK, torch.device("cpu"), most_blocks=most_blocks)
 
 
 def groups_of(*chunks: Chunk) -> list[tuple[int, int, int]]:
@@ -29,6 +29,13 @@ def test_single_tokens_attend_together_unless_one_context_is_much_longer():
     short = [chunk(index, 10 - index) for index in range(8)]
     assert groups_of(*short, chunk(8, 20)) == [(9, 1, 21)]
     assert groups_of(*short, chunk(8, 500)) == [(8, 1, 11), (1, 1, 501)]
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(1, 500))
+def test_no_more_blocks_are_copied_together_than_is_allowed_unless_one_sequence_has_more(starts: list[int], most_blocks: int):
+    groups = lay(*(chunk(index, start) for index, start in enumerate(starts)), most_blocks=most_blocks).groups
+    assert sum(group.num_sequences for group in groups) == len(starts)
+    assert all(group.block_table.numel() <= most_blocks for group in groups if group.num_sequences > 1)
 
 
 def test_each_longer_chunk_is_a_group_of_its_own():
