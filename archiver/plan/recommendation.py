@@ -69,7 +69,8 @@ def _weights(option: Option) -> Iterator[Advice]:
     alone /= smaller.speed.decode_step(1, request.workload.mean_context_tokens).expected
     size = f"{gib(smaller.request.model.weight_bytes)} instead of {gib(model.weight_bytes)}"
     room = f"KV cache for {smaller.capacity.tokens:,} tokens instead of {option.capacity.tokens:,}"
-    speed = f"{alone:.1f}x as fast alone, {faster:.1f}x with all places taken, by the bounds"
+    together = f", {faster:.1f}x with all places taken" if option.capacity.tokens else ""
+    speed = f"{alone:.1f}x as fast alone{together}, by the bounds"
     yield Advice("weights", f"{label} (marquee quantize --recipe {recipe})", f"{size}; {room}; {speed}; measure the quality first")
 
 
@@ -92,6 +93,8 @@ def _keys_and_values(option: Option) -> Advice:
         return Advice("KV cache", "FP8", "as asked for: half the bytes a token, at a small loss that should be measured")
     if is_short and option.capacity.tokens and has_fp8(request.hardware):
         return Advice("KV cache", "FP8, on vLLM (--kv-dtype fp8)", "memory limits how many sequences run at once, and this doubles them")
+    if not option.capacity.tokens:
+        return Advice("KV cache", request.model.dtype, "the weights are what does not fit")
     return Advice("KV cache", request.model.dtype, "memory does not limit the load: nothing is gained by fewer bits")
 
 
