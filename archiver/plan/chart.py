@@ -18,6 +18,7 @@ _COLOURS = {
     "kv_cache": "#55a868",
     "reserve": "#dddddd",
 }
+_HEADLINES = {"yes": "fits", "if": "fits if …", "no": "won't fit"}
 SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -31,7 +32,8 @@ def draw_plan(plan: Plan, file: Path) -> None:
         raise UsageError("--chart needs matplotlib: pip install 'marquee[quantize]', or pip install matplotlib") from None
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     memory, speed = figure.subplots(1, 2, width_ratios=(1, 1.6))
-    figure.suptitle(f"{plan.request.model.name} on {plan.request.count} × {plan.request.hardware.name}: {plan.verdict.fits}", fontsize=11)
+    request, fits = plan.request, _HEADLINES[plan.verdict.fits]
+    figure.suptitle(f"{request.model.name} on {request.count} × {request.hardware.name}: {fits}", fontsize=11)
     _draw_memory(plan, memory)
     _draw_speed(plan, speed)
     figure.savefig(file, dpi=150)
@@ -66,6 +68,9 @@ def _draw_speed(plan: Plan, axes: Any) -> None:
     latency.plot(batches, [time.expected for time in times], color="#dd8452", marker=".", label="ms between tokens")
     latency.fill_between(batches, [time.low for time in times], [time.high for time in times], color="#dd8452", alpha=0.2)
     latency.set(yscale="log", ylabel="ms between tokens")
+    for axis in (latency.yaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.4g}")
+        axis.set_minor_formatter("{x:,.4g}")
     axes.axvline(plan.option.max_running, color="black", linestyle="--", linewidth=1)
     axes.annotate(f" planned: {plan.option.max_running}", (plan.option.max_running, axes.get_ylim()[0]), fontsize=8, va="bottom")
     lines = [*axes.get_lines()[:1], *latency.get_lines()]

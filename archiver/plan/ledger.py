@@ -110,7 +110,9 @@ def _kv_cache(replica: Replica, hardware: Hardware, fixed: Interval) -> LedgerLi
     token = replica.sequence_bytes(sizes.block_tokens) / sizes.block_tokens
     useful = sizes.max_running * replica.sequence_bytes(sizes.max_model_len)
     formula = f"{_per_token(replica)}; at most {sizes.max_running} sequences × {sizes.max_model_len:,} tokens"
-    pool = Interval(*(min(end, useful) for end in (budget.low, budget.expected, budget.high)))
+    block = token * sizes.block_tokens
+    ends = [min(end, useful) // block * block if block else 0.0 for end in (budget.low, budget.expected, budget.high)]
+    pool = Interval(max(ends[0] - block, 0), ends[1], ends[2])  # whole blocks: rounding may cost one
     if token:
         formula += f"; {pool.expected / token:,.0f} tokens"
     return _line("kv_cache", formula, pool)

@@ -20,6 +20,7 @@ _MOST_RUNNING = {"cuda": 256, "cpu": 64}
 """Sequences at once where the load asks for no number: beyond it latency grows more than throughput."""
 
 _MANAGEABLE = 1024
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,9 @@ class Option:
 def evaluate(request: PlanRequest, engine: Engine, layout: Layout) -> Option:
     """Work out an option; how many sequences run at once follows from the load, the memory and the latency that is asked for."""
     sizes = _first_sizes(request, layout)
-    option = _with(request, Replica(request.model, engine, layout, sizes))
-    if "max_running" not in request.settings:
-        sizes = replace(sizes, max_running=_max_running(option))
+    option = _with(request, _with_pool(request, Replica(request.model, engine, layout, sizes)))
+    if "max_running" not in request.settings and (request.has_stated_load or request.hardware.device == "cuda"):
+        sizes = replace(option.replica.sizes, max_running=_max_running(option))
         option = _with(request, replace(option.replica, sizes=sizes))
     return option
 
@@ -119,6 +120,17 @@ def _first_sizes(request: PlanRequest, layout: Layout) -> EngineSizes:
         kv_memory_bytes=int(engine.kv_memory_gib * 2**30) if engine.kv_memory_gib else None,
         kv_dtype=request.kv_dtype,
     )
+
+
+def _with_pool(request: PlanRequest, replica: Replica) -> Replica:
+    """Return a replica on a CPU with the memory for keys and values that a stated load takes, of which the half may be used that is left."""
+    concurrency = request.workload.concurrency
+    if request.hardware.device == "cuda" or concurrency is None or replica.sizes.kv_memory_bytes is not None:
+        return replica
+    wanted = concurrency * replica.sequence_bytes(request.workload.sequence_tokens.p95)
+    left = request.hardware.memory_bytes - request.model.weight_bytes - request.hardware.context.expected
+    thousandths = math.ceil(1000 * min(wanted, max(left / 2, 0)) / _GIB)  # of a GiB: what the configuration says
+    return replace(replica, sizes=replace(replica.sizes, kv_memory_bytes=max(thousandths, 1) * _GIB // 1000))
 
 
 def _max_running(option: Option) -> int:

@@ -28,10 +28,8 @@ def show_plan(plan: Plan, console: Console) -> None:
 def show_peers(renderings: dict[str, Rendering], console: Console) -> None:
     """Print the same plan as commands of other servers, and what they cannot be told."""
     for name, rendering in renderings.items():
-        meaning = (
-            f"{rendering.fraction:.4g} = {rendering.fraction_meaning}" if rendering.fraction is not None else rendering.fraction_meaning
-        )
-        console.print(Text(f"{name}: {meaning}", style="bold"))
+        share = "" if rendering.fraction is None else f"{rendering.fraction:.4g} = "
+        console.print(Text(f"{name}: {share}{rendering.fraction_meaning}", style="bold"))
         console.print(rendering.shell, highlight=False, markup=False, soft_wrap=True)
         for path, content in rendering.files.items():
             console.print(Text(f"{path}:", style="dim"))
@@ -57,9 +55,7 @@ def _headline(plan: Plan) -> RenderableType:
     exactness = "from headers" if model.is_exact else "computed from the configuration" + ("" if model.is_known else ", as of a Llama")
     lines = [
         Text(f"{model.name}: {model.architecture}, {model.num_elements:,} parameters, {model.format.name} {model.dtype} ({exactness})"),
-        Text(
-            f"on {request.count} × {device.name}, {option.layout}: {plan.reason}; ledger and speed as of the engine {option.replica.engine.name}"
-        ),
+        Text(f"on {request.count} × {device.name}, {option.layout}: {plan.reason}; figures are of the engine {option.replica.engine.name}"),
         Text(str(plan.verdict), style=_STYLES[plan.verdict.fits]),
     ]
     lines += [Text(f"  would fit: {remedy.change}") for remedy in plan.remedies]
@@ -94,34 +90,25 @@ def _limits(plan: Plan) -> Table:
 
 
 def _speed(plan: Plan) -> Table:
-    option, device = plan.option, plan.request.hardware
+    option, workload, places = plan.option, plan.request.workload, plan.option.max_running * plan.option.layout.data
     table = _facts("Speed bounds")
-    table.add_row(
-        "tokens/s", f"{_between(option.tokens_per_s)} with all {option.max_running * option.layout.data:,} places taken, prompts left out"
-    )
-    table.add_row("between tokens", f"{_between(option.itl_s * 1000)} ms" + _target(plan.request.workload.itl_ms))
-    prompt = f"{plan.request.workload.prompt_tokens.p95:,} tokens"
-    table.add_row(
-        "first token",
-        f"{_between(option.ttft_s * 1000)} ms for a prompt of {prompt} that need not wait" + _target(plan.request.workload.ttft_ms),
-    )
-    table.add_row(
-        "balanced batch", f"{option.speed.balanced_batch():,}: up to it, another sequence costs no reading of weights and little time"
-    )
-    table.add_row("measured?", _calibration(device))
+    table.add_row("tokens/s", f"{_between(option.tokens_per_s)} with all {places:,} places taken, prompts left out")
+    table.add_row("between tokens", f"{_between(option.itl_s * 1000)} ms{_target(workload.itl_ms)}")
+    prompt = f"a prompt of {workload.prompt_tokens.p95:,} tokens that need not wait"
+    table.add_row("first token", f"{_between(option.ttft_s * 1000)} ms for {prompt}{_target(workload.ttft_ms)}")
+    table.add_row("balanced batch", f"{option.speed.balanced_batch():,}: up to it, another sequence adds little to a step")
+    table.add_row("calibrated", _calibration(plan.request.hardware))
     if plan.batching:
-        each, delay = plan.batching.batch_size, plan.batching.max_batch_delay_ms
-        table.add_row(
-            "static batching", f"batchSize {each}, maxBatchDelay {delay} ms: {plan.batching.latency_s:,.3g} s an answer at this rate"
-        )
-    elif plan.request.workload.rate is not None:
+        setting = f"batchSize {plan.batching.batch_size}, maxBatchDelay {plan.batching.max_batch_delay_ms} ms"
+        table.add_row("static batching", f"{setting}: {plan.batching.latency_s:,.3g} s an answer at this rate")
+    elif workload.rate is not None:
         table.add_row("static batching", "cannot keep up with this rate, or not in this time")
     return table
 
 
 def _calibration(device: Hardware) -> str:
     kinds: Sequence[tuple[str, bool]] = (("decode", device.decode_efficiency.calibrated), ("prompts", device.prefill_efficiency.calibrated))
-    return ", ".join(f"{kind}: {'on such a device' if done else 'no, an honest interval'}" for kind, done in kinds)
+    return ", ".join(f"{kind} {'by measurement' if done else 'not: the interval says how unsure that is'}" for kind, done in kinds)
 
 
 def _advice(plan: Plan) -> Table:
@@ -149,7 +136,9 @@ def _facts(title: str) -> Table:
 
 
 def _between(estimate: Interval) -> str:
-    return f"{estimate.expected:,.4g} ({estimate.low:,.4g} to {estimate.high:,.4g})"
+    ends = (estimate.expected, estimate.low, estimate.high)
+    expected, low, high = (f"{end:,.0f}" if end >= 100 else f"{end:.3g}" for end in ends)
+    return f"{expected} ({low} to {high})"
 
 
 def _target(wanted_ms: float | None) -> str:

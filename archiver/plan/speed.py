@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from archiver.plan.hardware.profile import Dtype, Hardware
 from archiver.plan.model.facts import Role
+from archiver.plan.simulation.timing import TimingModel
 from archiver.plan.sizes import Replica
 from handlers.memory_ledger import Interval
 
@@ -51,6 +52,18 @@ class SpeedModel:
         """Return the tokens that ``batch`` sequences generate in a second, prompts left out."""
         step = self.decode_step(batch, context_tokens)
         return Interval(batch / step.high, batch / step.expected, batch / step.low)
+
+    def timing(self) -> TimingModel:
+        """Return the expected times as a sum, for the simulator: reading weights and multiplying are added up, which errs to the slow side."""
+        device, per_flop = self.hardware.decode_bandwidth.expected, 1 / self._flops().expected
+        block = self.replica.sizes.block_tokens
+        token_s = self._token_flops(0) * per_flop * self.replica.layout.pipeline
+        return TimingModel(
+            base_s=self._step(self._weight_bytes(self.replica.sizes.max_running), 0, 0).expected,
+            per_decode_s=token_s,
+            per_prompt_token_s=token_s,
+            per_context_token_s=self._kv_bytes(block) / block / device,
+        )
 
     def balanced_batch(self) -> int:
         """Return the batch at which multiplying by the weights takes as long as reading them; up to it another sequence is nearly free.
