@@ -50,7 +50,9 @@ class EngineConfig:
     weights, and one that finishes no step for ``step_timeout_s`` while it has work is restarted. ``max_model_len`` None is the model's own.
     ``kv_memory_gib`` (of each replica) None is, on a CPU, the smaller of 4 GiB and a quarter of free memory. ``num_threads`` None is, on a
     CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an accelerator's total memory that weights
-    and KV cache may take together. ``prefix_caching`` keeps the blocks of finished sequences for prompts that begin alike.
+    and KV cache may take together; replicas on one GPU divide it. ``memory_policy``: what follows when weights, activations or libraries
+    take more memory than the plan in the archive says: "warn" in the log, "shrink" the KV cache and ``max_running``, or "refuse" to load.
+    ``prefix_caching`` keeps the blocks of finished sequences for prompts that begin alike.
     ``native_kernels``: compile small C kernels where there is a compiler.
     """
 
@@ -62,6 +64,7 @@ class EngineConfig:
     max_running: int = Field(default=64, ge=1)
     max_waiting: int = Field(default=192, ge=0)
     memory_fraction: float = Field(default=0.85, gt=0, le=1)
+    memory_policy: Literal["warn", "shrink", "refuse"] = "warn"
     kv_memory_gib: float | None = Field(default=None, gt=0)
     num_threads: int | None = Field(default=None, ge=1)
     block_tokens: int = Field(default=16, ge=1)

@@ -20,6 +20,7 @@ from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import Incoming, Reply
 from handlers.hooks import HandlerHooks
 from handlers.live import LiveChoice, LiveRequest
+from handlers.memory_ledger import MemoryLedger
 from handlers.requests import Request
 from handlers.stages import run_observer, run_stage
 from handlers.telemetry import EngineGauges
@@ -45,10 +46,18 @@ class Cadence:
 
 
 class ContinuousDriver:
-    """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises."""
+    """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises.
+
+    ``ledger`` is what was planned of the engine's memory, for the gauges.
+    """
 
     def __init__(
-        self, handler: HandlerHooks, engine: EngineClient, new_output: Callable[[Request], TextOutput], cadence: Cadence = Cadence()
+        self,
+        handler: HandlerHooks,
+        engine: EngineClient,
+        new_output: Callable[[Request], TextOutput],
+        cadence: Cadence = Cadence(),
+        ledger: MemoryLedger | None = None,
     ) -> None:
         self._handler = handler
         self._routes = handler.routes()
@@ -58,7 +67,7 @@ class ContinuousDriver:
         self._cadence = cadence
         self._live: dict[str, LiveRequest] = {}
         self._choices: dict[str, LiveChoice] = {}
-        self._gauges = EngineGauges(handler.report)
+        self._gauges = EngineGauges(handler.report, ledger)
         self._gauges_due_s = 0.0
 
     def step(self, batch: Sequence[Incoming]) -> list[Reply | None]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
+from handlers.memory_ledger import MemoryLedger
 from handlers.requests import Request
 
 
@@ -40,19 +41,28 @@ REQUEST_METRICS = (
 )
 
 PREEMPTIONS = Metric("marquee_preemptions_total", "counter", "count")
+OUT_OF_MEMORY = Metric("marquee_out_of_memory_total", "counter", "count")
+ENGINE_COUNTERS = {"preemptions": PREEMPTIONS, "out_of_memory": OUT_OF_MEMORY}
+"""By the name of the statistic, which is a total since the engines' start."""
 HIT_RATIO = Metric("marquee_prefix_hit_ratio", "gauge", "count")
 ENGINE_GAUGES = {
     "running": Metric("marquee_running_sequences", "gauge", "count"),
     "waiting": Metric("marquee_waiting_sequences", "gauge", "count"),
+    "max_running": Metric("marquee_admitted_sequences", "gauge", "count"),
     "blocks_used": Metric("marquee_kv_blocks_used", "gauge", "count"),
     "blocks_total": Metric("marquee_kv_blocks", "gauge", "count"),
     "step_ms_p50": Metric("marquee_step_p50_milliseconds", "gauge", "ms"),
     "step_ms_p99": Metric("marquee_step_p99_milliseconds", "gauge", "ms"),
     "weight_bytes": Metric("marquee_weight_bytes", "gauge", "B"),
+    "kv_bytes": Metric("marquee_kv_cache_bytes", "gauge", "B"),
+    "activation_bytes": Metric("marquee_activation_bytes", "gauge", "B"),
+    "context_bytes": Metric("marquee_context_bytes", "gauge", "B"),
+    "graph_bytes": Metric("marquee_graph_bytes", "gauge", "B"),
     "tokens_per_s": Metric("marquee_generated_tokens_per_second", "gauge", "count"),
 }
 """By the name of the statistic."""
-ENGINE_METRICS = (PREEMPTIONS, HIT_RATIO, *ENGINE_GAUGES.values())
+PREDICTED_MEMORY = Metric("marquee_predicted_memory_bytes", "gauge", "B", ("part", "bound"))
+ENGINE_METRICS = (*ENGINE_COUNTERS.values(), HIT_RATIO, *ENGINE_GAUGES.values(), PREDICTED_MEMORY)
 
 METRICS = (*REQUEST_METRICS, *ENGINE_METRICS)
 
@@ -87,21 +97,32 @@ def observe_request(request: Request, report: Report) -> None:
 
 
 class EngineGauges:
-    """Reports the engine's statistics, and remembers what it needs to tell by how much a total has grown."""
+    """Reports the engine's statistics, and remembers what it needs to tell by how much a total has grown.
 
-    def __init__(self, report: Report) -> None:
+    ``ledger`` is what was planned of the memory of one engine: beside what all of them take, it counts once for each.
+    """
+
+    def __init__(self, report: Report, ledger: MemoryLedger | None = None) -> None:
         self._report = report
-        self._num_preemptions = 0
+        self._ledger = ledger
+        self._totals = dict.fromkeys(ENGINE_COUNTERS, 0.0)
 
     def report(self, stats: Mapping[str, float]) -> None:
         """Report a snapshot: the fields of the engine's statistics by name."""
         for name, metric in ENGINE_GAUGES.items():
             self._report(metric, stats[name], {})
         self._report(HIT_RATIO, stats["cached_tokens"] / max(stats["queried_tokens"], 1), {})
-        new = stats["preemptions"] - self._num_preemptions
-        self._num_preemptions = int(stats["preemptions"])
+        for name, metric in ENGINE_COUNTERS.items():
+            self._count(metric, name, stats[name])
+        for line in self._ledger.lines if self._ledger else ():
+            for bound, predicted in asdict(line.bytes).items():
+                self._report(PREDICTED_MEMORY, predicted * stats["engines"], {"part": line.part, "bound": bound})
+
+    def _count(self, metric: Metric, name: str, total: float) -> None:
+        new = total - self._totals[name]
+        self._totals[name] = total
         if new:  # Of an engine that was restarted the count begins again.
-            self._report(PREEMPTIONS, new if new > 0 else stats["preemptions"], {})
+            self._report(metric, new if new > 0 else total, {})
 
 
 def _status(request: Request) -> str:

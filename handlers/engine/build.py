@@ -16,17 +16,30 @@ if TYPE_CHECKING:
 
     from handlers.engine.client import EngineClient
     from handlers.engine.engine import Engine
+    from handlers.engine.memory.device import DeviceMemory
+    from handlers.memory_ledger import MemoryLedger
 
 logger = logging.getLogger(__name__)
 
 
+_FIRST_BLOCKS = 8
+"""Enough to check a runner and to see what it takes."""
+
+
 def build_engine_client(
-    model: PreTrainedModel | GgufFile, config: EngineConfig, *, eos_token_ids: frozenset[int], max_queued_tokens: int | None = None
+    model: PreTrainedModel | GgufFile,
+    config: EngineConfig,
+    *,
+    eos_token_ids: frozenset[int],
+    max_queued_tokens: int | None = None,
+    memory: DeviceMemory | None = None,
+    ledger: MemoryLedger | None = None,
 ) -> EngineClient:
     """Start an engine over ``model``, which belongs to it from now on: its attention is replaced, ``model.generate`` no longer works.
 
-    A GGUF file is for llama.cpp to load. Raises ConfigError when no engine that ``config.name`` allows can run the model, or when its KV
-    cache does not fit into memory.
+    A GGUF file is for llama.cpp to load. ``memory`` is that of the model's device from before the model was loaded, ``ledger`` what was
+    planned for it: both are for the continuous engine. Raises ConfigError when no engine that ``config.name`` allows can run the model, or
+    when its KV cache does not fit into memory.
     """
     # Here and not above, so that whoever composes handlers may import this module without torch.
     from handlers.engine.compatibility import Unfit
@@ -42,7 +55,7 @@ def build_engine_client(
     if config.name != "generate":
         own_attention = model.config._attn_implementation
         try:
-            return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens))
+            return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger))
         except Unfit as error:
             if config.name == "continuous":
                 raise ConfigError(f"{error}. Set handler.engine.name: generate") from error
@@ -52,39 +65,55 @@ def build_engine_client(
 
 
 def _build_continuous_engine(
-    model: PreTrainedModel, config: EngineConfig, eos_token_ids: frozenset[int], max_queued_tokens: int | None
+    model: PreTrainedModel,
+    config: EngineConfig,
+    eos_token_ids: frozenset[int],
+    max_queued_tokens: int | None,
+    memory: DeviceMemory | None,
+    ledger: MemoryLedger | None,
 ) -> Engine:
-    from handlers.engine.capacity import kv_budget_bytes, model_len, plan_capacity
+    from handlers.engine.capacity import Capacity, model_len, plan_capacity
     from handlers.engine.compatibility import adopt
     from handlers.engine.engine import Engine
+    from handlers.engine.memory.budget import TokenBytes
+    from handlers.engine.memory.device import memory_of
+    from handlers.engine.memory.footprint import Footprint
+    from handlers.engine.memory.settle import kv_budget, settle_memory
     from handlers.engine.runners import choose_runner
     from handlers.engine.threads import settle_num_threads
     from handlers.engine.weight_memory import plain_bytes
 
     as_plain = plain_bytes(model)  # before a runner takes the weights over
+    if memory is None or memory.kind != model.device.type:
+        memory = memory_of(model.device)
     adoption = adopt(model)
-    capacity = plan_capacity(
+    layers = [shape.elements * model.dtype.itemsize for shape in adoption.kv_shapes]
+    token = TokenBytes(kept=sum(layers), copied=max(layers))
+    most = plan_capacity(
         config,
-        token_bytes=sum(shape.elements for shape in adoption.kv_shapes) * model.dtype.itemsize,
+        token_bytes=token.kept,
         model_len=model_len(model.config),
-        budget_bytes=kv_budget_bytes(config, model.device),
+        budget_bytes=kv_budget(config, memory, token, Footprint(context=memory.own_bytes())),
     )
-    runner = choose_runner(model, adoption, capacity, config)
-    if model.device.type == "cpu":
+    runner = choose_runner(model, adoption, Capacity(_FIRST_BLOCKS, most.max_model_len), config)
+    if memory.kind == "cpu":
         settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
         runner.reset()
+    settled = settle_memory(runner, memory, config, token, ledger)
     logger.info(
         "engine ready: %s, %.1f MB of weights (%.1f as plain numbers), %d blocks of %d tokens, sequences of up to %d",
         type(runner).__name__, runner.weight_bytes / 1e6, as_plain / 1e6, runner.num_blocks, runner.block_tokens, runner.max_model_len,
     )  # fmt: skip
     return Engine(
         runner,
-        max_running=config.max_running,
+        max_running=settled.max_running,
         max_waiting=config.max_waiting,
         max_queued_tokens=max_queued_tokens,
         prefill_chunk_tokens=config.prefill_chunk_tokens,
         prefix_caching=config.prefix_caching,
         eos_token_ids=eos_token_ids,
+        footprint=settled.footprint,
+        release_unused=memory.release_unused,
     )
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from handlers.config import EngineConfig
 from handlers.errors import ConfigError
 
-if TYPE_CHECKING:
-    from torch import device as Device
-
 logger = logging.getLogger(__name__)
 
 _GIB = 1 << 30
+_MEMORY_KEYS = "handler.engine.kv_memory_gib (on a GPU memory_fraction)"
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
@@ -38,10 +36,10 @@ def plan_capacity(config: EngineConfig, *, token_bytes: int, model_len: int | No
     fitting = num_fitting * config.block_tokens
     memory = f"{budget_bytes / _GIB:.3g} GiB of KV memory hold {fitting} tokens of {token_bytes} bytes"
     if fitting < 2 or (config.max_model_len is not None and fitting < wanted):
-        raise ConfigError(f"handler.engine.max_model_len is {wanted}, but {memory}: lower it, or raise handler.engine.kv_memory_gib")
+        raise ConfigError(f"handler.engine.max_model_len is {wanted}, but {memory}: lower it, or raise {_MEMORY_KEYS}")
     max_model_len = min(wanted, fitting)
     if max_model_len < wanted:
-        logger.warning("%s: sequences end there, not at the model's %d; raise handler.engine.kv_memory_gib for longer ones", memory, wanted)
+        logger.warning("%s: sequences end there, not at the model's %d; raise %s for longer ones", memory, wanted, _MEMORY_KEYS)
     num_useful = config.max_running * math.ceil(max_model_len / config.block_tokens)
     return Capacity(min(num_fitting, num_useful), max_model_len)
 
@@ -58,24 +56,6 @@ def model_len(model_config: Any) -> int | None:
     if rope.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
         return rope.get("original_max_position_embeddings") or longest
     return longest
-
-
-def kv_budget_bytes(config: EngineConfig, device: Device) -> int:
-    """Return the memory for keys and values: what the operator set, else what ``device`` can spare."""
-    if config.kv_memory_gib is not None:
-        return int(config.kv_memory_gib * _GIB)
-    if device.type == "cuda":
-        return _cuda_budget_bytes(config.memory_fraction, device)
-    import psutil
-
-    return int(min(4 * _GIB, psutil.virtual_memory().available // 4))
-
-
-def _cuda_budget_bytes(memory_fraction: float, device: Device) -> int:
-    import torch
-
-    free, total = torch.cuda.mem_get_info(device)
-    return max(int(free - (1 - memory_fraction) * total), 0)
 
 
 def wanted_len(config: EngineConfig, model_len: int | None) -> int:

@@ -14,6 +14,7 @@ from handlers.config import EngineConfig
 from handlers.engine.capacity import model_len, wanted_len
 from handlers.engine.engine import Engine
 from handlers.engine.generate_runner import GenerateRunner
+from handlers.engine.memory.device import memory_of
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.static_batch import StaticBatch, left_padded
 from handlers.engine.threads import settle_num_threads
@@ -61,6 +62,7 @@ def build_generate_engine(
         prefix_caching=False,
         can_preempt=not model.config.is_encoder_decoder,  # what it has generated is no prompt
         eos_token_ids=eos_token_ids,
+        release_unused=memory_of(model.device).release_unused,
     )
 
 

@@ -12,7 +12,7 @@ from handlers.engine.compatibility import Adoption, Unfit, check_runner
 from handlers.engine.decoder_parts import take_apart
 from handlers.engine.lean_runner import LeanRunner
 from handlers.engine.native_runner import NativeRunner, fits
-from handlers.engine.runner import Runner
+from handlers.engine.runner import ResizableRunner
 from handlers.engine.transformers_runner import TransformersRunner
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def choose_runner(model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig) -> Runner:
+def choose_runner(model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig) -> ResizableRunner:
     """Return an empty runner for ``model``; raise Unfit if there is none."""
     for make in _candidates(model, adoption, capacity, config):
         runner = make()
@@ -36,7 +36,9 @@ def choose_runner(model: PreTrainedModel, adoption: Adoption, capacity: Capacity
     raise AssertionError("there is a runner for any model")
 
 
-def _candidates(model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig) -> Iterator[Callable[[], Runner]]:
+def _candidates(
+    model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig
+) -> Iterator[Callable[[], ResizableRunner]]:
     """Yield runners in the order of their speed."""
     num_blocks, block_tokens = capacity.num_blocks, config.block_tokens
     parts = take_apart(model, adoption.scorings, capacity.max_model_len)

@@ -10,11 +10,13 @@ from handlers.control_socket import ControlSocket
 from handlers.driver import Cadence, ContinuousDriver
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
-from handlers.engine.control import describe_engine, engine_commands
+from handlers.engine.control import describe_engine, describe_memory, engine_commands
+from handlers.engine.memory.turn import loading_turn
 from handlers.engine.process.client import start_process_client
 from handlers.errors import InvalidRequest
 from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
+from handlers.memory_ledger import read_memory_ledger
 from handlers.requests import Request
 from handlers.text.tokenizer import TextTokenizer
 from handlers.torchserve_worker import serve_directly
@@ -44,18 +46,26 @@ class ContinuousGenerationMixin(HandlerHooks):
         """Start the engine, in a process of its own or here; raise ConfigError if it cannot load or this is a second worker."""
         super().initialize(context)
         self._claim = claim_only_worker(self.model_name, self.model_version)
+        self._ledger = read_memory_ledger(self.model_dir)
         self.engine = start_process_client(self) if self.config.engine.process else self.build_engine()
         self.tokenizer.limit_prompts(self.engine.max_model_len - 1)
         cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000)
-        self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence)
+        self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence, self._ledger)
         serve_directly(self._driver.step)
         self._control = ControlSocket(self._claim.control_socket, engine_commands(self.engine) | {"describe": self.describe})
 
     def build_engine(self) -> EngineClient:
         """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""
-        model = self.load_model()
-        limit = self.config.limits.max_queued_tokens
-        return build_engine_client(model, self.config.engine, eos_token_ids=eos_token_ids(model), max_queued_tokens=limit)
+        with loading_turn() as memory:
+            model = self.load_model()
+            return build_engine_client(
+                model,
+                self.config.engine,
+                eos_token_ids=eos_token_ids(model),
+                max_queued_tokens=self.config.limits.max_queued_tokens,
+                memory=memory,
+                ledger=read_memory_ledger(self.model_dir),
+            )
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one call of the frontend, which lists every live request; a worker that is served directly never comes here."""
@@ -78,8 +88,8 @@ class ContinuousGenerationMixin(HandlerHooks):
         return requests
 
     def describe(self) -> dict[str, Any]:
-        """Add the engine's limits and its processes."""
-        return super().describe() | describe_engine(self.engine)
+        """Add the engine's limits, its processes and its memory."""
+        return super().describe() | describe_engine(self.engine) | describe_memory(self.engine, self._ledger)
 
     def close(self) -> None:
         """Stop the engine and let another worker take the model."""

@@ -14,12 +14,16 @@ import yaml
 
 from handlers.engine.client import EngineStats
 from handlers.errors import InvalidRequest
+from handlers.memory_ledger import Interval, LedgerLine, MemoryLedger
 from handlers.mixins.metrics import MetricsMixin
 from handlers.requests import Request
-from handlers.telemetry import METRICS, PREEMPTIONS, EngineGauges, Metric, observe_request
+from handlers.telemetry import METRICS, OUT_OF_MEMORY, PREDICTED_MEMORY, PREEMPTIONS, EngineGauges, Metric, observe_request
 from handlers.torchserve import TorchServeHandler
 from tests.fakes import make_context
 
+LEDGER = MemoryLedger("cpu", "a CPU", 1 << 30, (LedgerLine("weights", "", Interval(90, 100, 120)),))
+LABELS = {"status": "cancelled", "part": "weights", "bound": "(low|expected|high)"}
+"""As the one request and the ledger of the last test have them."""
 DECLARED = yaml.safe_load((Path(__file__).parents[2] / "config" / "metrics.yaml").read_text())["model_metrics"]
 
 
@@ -104,11 +108,21 @@ class TestGauges:
         assert (values["kv_blocks_used"], values["kv_blocks"], values["prefix_hit_ratio"]) == (7, 9, 0.75)
         assert "preemptions_total" not in values
 
-    def test_preemptions_are_counted_by_their_increase_and_after_a_restart(self, gauges: EngineGauges, seen: list[Any]) -> None:
+    def test_totals_are_counted_by_their_increase_and_after_a_restart(self, gauges: EngineGauges, seen: list[Any]) -> None:
         for total in (2, 2, 5, 1, 1):
-            gauges.report(asdict(EngineStats(preemptions=total)))
+            gauges.report(asdict(EngineStats(preemptions=total, out_of_memory=2 * total)))
 
         assert [value for metric, value, _ in seen if metric is PREEMPTIONS] == [2, 3, 1]
+        assert [value for metric, value, _ in seen if metric is OUT_OF_MEMORY] == [4, 6, 2]
+
+    def test_what_was_predicted_of_an_engine_counts_for_each(self, seen: list[Any]) -> None:
+        EngineGauges(lambda *observation: seen.append(observation), LEDGER).report(asdict(EngineStats(engines=2, weight_bytes=210)))
+
+        assert [(labels["part"], labels["bound"], value) for metric, value, labels in seen if metric is PREDICTED_MEMORY] == [
+            ("weights", "low", 180),
+            ("weights", "expected", 200),
+            ("weights", "high", 240),
+        ]
 
 
 def test_a_cancelled_request_tells_what_was_wasted() -> None:
@@ -126,12 +140,15 @@ def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path,
     handler.model_name, handler._metrics = "tiny", context.metrics
     with caplog.at_level(logging.INFO):
         handler.record(Request(num_generated_tokens=2, finish_reason="cancelled", first_token_s=1.0, queue_s=0.1))
-        EngineGauges(handler.report).report(asdict(EngineStats(preemptions=1)))
+        EngineGauges(handler.report, LEDGER).report(asdict(EngineStats(preemptions=1, out_of_memory=1)))
 
     lines = [record.message for record in caplog.records if record.message.startswith("[METRICS]")]
-    assert len(lines) == len(METRICS)
-    for line, metric in zip(sorted(lines), sorted(METRICS, key=lambda metric: metric.name), strict=True):
-        labels = "ModelName:tiny" + ",status:cancelled" * bool(metric.labels)
+    assert len(lines) == len(METRICS) + len(("expected", "high"))
+    by_name = {metric.name: metric for metric in METRICS}
+    for line in lines:
+        metric = by_name.pop(line.removeprefix("[METRICS]").partition(".")[0], PREDICTED_MEMORY)
+        labels = "ModelName:tiny" + "".join(f",{label}:{LABELS[label]}" for label in metric.labels)
         unit = {"count": "Count", "s": "Seconds", "ms": "Milliseconds", "B": "Bytes"}[metric.unit]
         assert re.match(rf"\[METRICS\]{metric.name}\.{unit}:[0-9.e+-]+\|#{labels}\|#type:{metric.kind.upper()}\|", line), line
         assert "secret-id" not in line
+    assert not by_name

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 
-import torch
-
 from handlers.config import EngineConfig
-from handlers.engine.capacity import kv_budget_bytes, plan_capacity
+from handlers.engine.capacity import plan_capacity
 from handlers.engine.engine import Engine
 from handlers.engine.llama_cpp.library import MAX_SLOTS, ContextSizes, LlamaModel
 from handlers.engine.llama_cpp.runner import LlamaCppRunner
+from handlers.engine.memory.budget import cpu_budget
+from handlers.engine.memory.device import HostMemory
 from handlers.errors import ConfigError
 from handlers.gguf_file import GgufFile
 
@@ -33,7 +33,7 @@ def build_llama_cpp_engine(
         config,
         token_bytes=token_bytes,
         model_len=int(file.number("context_length")),
-        budget_bytes=kv_budget_bytes(config, torch.device("cpu")),
+        budget_bytes=cpu_budget(config, HostMemory().free_bytes()),
     )
     model = LlamaModel(file.path)
     max_running = min(config.max_running, MAX_SLOTS)

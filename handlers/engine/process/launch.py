@@ -39,7 +39,7 @@ class EngineProcess:
             )
         if placement.cores is not None:
             os.sched_setaffinity(self._process.pid, placement.cores)  # before it has imported anything that starts threads
-        self.send(Load(asdict(source)))
+        self.send(Load(asdict(source.sharing_gpus(placement.num_sharers))))
 
     @property
     def pid(self) -> int:

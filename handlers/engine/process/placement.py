@@ -13,10 +13,14 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """``cores`` by number, ``gpus`` as in ``CUDA_VISIBLE_DEVICES``; None where a process takes what it finds."""
+    """``cores`` by number, ``gpus`` as in ``CUDA_VISIBLE_DEVICES``; None where a process takes what it finds.
+
+    ``num_sharers`` engines, this one among them, divide the memory of each of the GPUs.
+    """
 
     cores: tuple[int, ...] | None = None
     gpus: tuple[str, ...] | None = None
+    num_sharers: int = 1
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make torch see no more than this."""
@@ -32,7 +36,8 @@ class Placement:
 def divide(count: int) -> list[Placement]:
     """Return the places of ``count`` replicas. One alone takes everything; where there are GPUs, all share the cores."""
     if count > 1 and (gpus := visible_gpus()):
-        return [Placement(gpus=share(gpus, index, count)) for index in range(count)]
+        places = [share(gpus, index, count) for index in range(count)]
+        return [Placement(gpus=place, num_sharers=places.count(place)) for place in places]
     if count > 1 and (cores := usable_cores()):
         return [Placement(cores=share(cores, index, count)) for index in range(count)]
     return [Placement()] * count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,11 @@ class EngineSource:
             )
         model_dir = str(handler.model_dir.absolute())
         return cls(kind.__module__, kind.__qualname__, model_dir, handler.model_name, handler.model_version, asdict(handler.config))
+
+    def sharing_gpus(self, num_sharers: int) -> EngineSource:
+        """Return the source of one of ``num_sharers`` engines that divide ``memory_fraction`` among them."""
+        engine = self.config["engine"]
+        return replace(self, config=self.config | {"engine": engine | {"memory_fraction": engine["memory_fraction"] / num_sharers}})
 
     def build(self) -> EngineClient:
         """Make the handler, and with it the engine; whatever its module, ``load_model`` or the engine raises passes through."""

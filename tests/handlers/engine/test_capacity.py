@@ -3,11 +3,10 @@
 import logging
 
 import pytest
-import torch
 from transformers import GPT2Config, LlamaConfig
 
 from handlers.config import EngineConfig
-from handlers.engine.capacity import Capacity, kv_budget_bytes, model_len, plan_capacity
+from handlers.engine.capacity import Capacity, model_len, plan_capacity
 from handlers.errors import ConfigError
 
 
@@ -60,9 +59,3 @@ def test_the_models_length_comes_from_its_configuration():
 def test_rotary_embeddings_that_depend_on_the_longest_neighbour_are_not_reached():
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 64}
     assert model_len(LlamaConfig(max_position_embeddings=256, rope_parameters=rope)) == 64
-
-
-def test_the_budget_is_the_operators_or_what_the_machine_can_spare():
-    cpu = torch.device("cpu")
-    assert kv_budget_bytes(EngineConfig(kv_memory_gib=0.5), cpu) == 1 << 29
-    assert 0 < kv_budget_bytes(EngineConfig(), cpu) <= 4 << 30
