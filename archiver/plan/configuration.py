@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from archiver.plan.hardware import limits
 from archiver.plan.option import Option
 from archiver.plan.static_batching import StaticBatching
 from handlers.config import EngineConfig
@@ -33,7 +34,8 @@ _JVM_REQUEST_BYTES = 32 << 10
 """What the frontend keeps of a waiting request beside its body: a job, a channel and their buffers."""
 _LARGEST_HEAP = 8 << 30
 _SMALLEST_QUEUE = 1000
-_MOST_NETTY_THREADS = 8
+_GPU_SERVER_NETTY_THREADS = 4
+"""Enough for tens of thousands of messages a second; on a CPU the model needs the cores more."""
 
 
 def engine_settings(option: Option) -> dict[str, Any]:
@@ -77,19 +79,20 @@ def model_config(option: Option, batching: StaticBatching | None) -> dict[str, A
     return dict(sorted(keys.items())) | ({"handler": {"engine": settings}} if settings else {})
 
 
-def server_properties(option: Option, num_cores: int) -> dict[str, str]:
+def server_properties(option: Option) -> dict[str, str]:
     """Return settings for ``config.properties``: the frontend's queue, its largest body, its threads and its heap."""
     engine = replace(EngineConfig(), **engine_settings(option))
     places = engine.frontend_places
     body = max(_SMALLEST_BODY, option.replica.sizes.max_model_len * _TOKEN_BYTES)
     queue = max(_SMALLEST_QUEUE, 2 * places)
+    threads = str(_GPU_SERVER_NETTY_THREADS if option.request.hardware.device == "cuda" else max(limits.num_cores() // 2, 1))
     typical = option.request.workload.prompt_tokens.p95 * _TOKEN_BYTES
     heap = min(_JVM_BYTES + (queue + places) * (typical + _JVM_REQUEST_BYTES) + _BODIES_IN_FLIGHT * body, _LARGEST_HEAP)
     return {
         "job_queue_size": str(queue),
         "max_request_size": str(body),
-        "number_of_netty_threads": str(max(min(num_cores // 2, _MOST_NETTY_THREADS), 1)),
-        "netty_client_threads": str(max(min(num_cores // 2, _MOST_NETTY_THREADS), 1)),
+        "number_of_netty_threads": threads,
+        "netty_client_threads": threads,
         "vmargs": f"-Xmx{-(-heap // (1 << 20))}m -XX:+ExitOnOutOfMemoryError -XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     }
 

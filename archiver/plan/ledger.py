@@ -22,6 +22,8 @@ _GRAPH_BYTES = 0.0126 * GIB
 _CPU_KV_BYTES = 4 * GIB
 _CPU_KV_SHARE = 0.25
 """What the engine takes on a CPU when nobody says how much: the smaller of the two, the second of what is free."""
+_CPU_TAKEN_SHARE = 0.5
+"""What other programs may have taken of a machine's memory when the engine starts."""
 
 
 def predict_ledger(replica: Replica, hardware: Hardware) -> MemoryLedger:
@@ -38,8 +40,9 @@ def kv_budget(replica: Replica, hardware: Hardware, fixed: Interval) -> Interval
     if sizes.kv_memory_bytes is not None:
         return Interval.exact(sizes.kv_memory_bytes)
     if hardware.device == "cpu":
-        free = Interval(0, *2 * (max(hardware.memory_bytes - fixed.expected, 0),))
-        return Interval(*(min(_CPU_KV_BYTES, _CPU_KV_SHARE * end) for end in (free.low, free.expected, free.high)))
+        others = _CPU_TAKEN_SHARE * hardware.memory_bytes
+        free = (hardware.memory_bytes - others - fixed.high, hardware.memory_bytes - fixed.expected, hardware.memory_bytes - fixed.low)
+        return Interval(*(min(_CPU_KV_BYTES, _CPU_KV_SHARE * max(end, 0)) for end in free))
     share = sizes.memory_fraction * hardware.memory_bytes
     kept = _pool_share(replica)
     return Interval(*(max(share - end, 0) * kept for end in (fixed.high, fixed.expected, fixed.low)))

@@ -123,7 +123,7 @@ def _first_sizes(request: PlanRequest, layout: Layout) -> EngineSizes:
 
 
 def _with_pool(request: PlanRequest, replica: Replica) -> Replica:
-    """Return a replica on a CPU with the memory for keys and values that a stated load takes, of which the half may be used that is left."""
+    """Return a replica on a CPU with the memory for keys and values that a stated load takes: at most half of what is left."""
     concurrency = request.workload.concurrency
     if request.hardware.device == "cuda" or concurrency is None or replica.sizes.kv_memory_bytes is not None:
         return replica

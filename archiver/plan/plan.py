@@ -88,22 +88,19 @@ class Plan:
             "static_batching": asdict(self.batching) if self.batching else None,
             "settings": engine_settings(option),
             "frontend": frontend_keys(option, None),
+            "properties": server_properties(option),
         }
 
     def to_json(self) -> bytes:
         """Return the content of ``plan.json``."""
         return json.dumps(self.to_dict(), indent=1).encode() + b"\n"
 
-    def properties(self, num_cores: int) -> dict[str, str]:
-        """Return the settings for ``config.properties`` of a machine with so many cores."""
-        return server_properties(self.option, num_cores)
-
 
 def make_plan(request: PlanRequest) -> Plan:
     """Plan: choose, judge, and where it does not fit look for what would."""
     choice = choose(request)
     verdict = judge(choice.option)
-    remedies = () if verdict.fits == "yes" else find_remedies(choice.option)
+    remedies = find_remedies(choice.option) if verdict.fits == "no" else ()
     return Plan(choice.option, choice.reason, choice.rejected, verdict, remedies, advise(choice.option), _batching(choice.option))
 
 

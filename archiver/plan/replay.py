@@ -69,11 +69,12 @@ def static_settings(plan: Plan, trace: Iterable[TraceRequest], timing: TimingMod
     longest = plan.option.replica.sizes.max_model_len
     if not duration:
         return StaticSettings(_BATCH_SIZE, _DELAY_S, max_model_len=longest)
-    prompts, outputs = (sorted(getattr(each, f"{kind}_tokens") for each in requests) for kind in ("prompt", "output"))
+    prompts, outputs = sorted(each.prompt_tokens for each in requests), sorted(each.output_tokens for each in requests)
     prompt, output = prompts[len(prompts) // 2], outputs[len(outputs) * 9 // 10]
+    context = prompt + output // 2
 
     def service_s(batch: int) -> float:
-        return timing.step_s(0, batch * prompt, 0) + output * timing.step_s(batch, 0, batch * (prompt + output // 2))
+        return timing.step_s(0, batch * prompt, 0) + output * timing.step_s(batch, 0, batch * context)
 
     tuned = tune(len(requests) / duration, service_s)
     return StaticSettings(

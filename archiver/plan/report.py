@@ -52,10 +52,11 @@ def _sections(plan: Plan) -> Iterator[RenderableType]:
 def _headline(plan: Plan) -> RenderableType:
     option, request = plan.option, plan.request
     model, device = request.model, request.hardware
+    where = f"{request.count} × {device.name}, {option.layout}: {plan.reason}" if request.count > 1 else device.name
     exactness = "from headers" if model.is_exact else "computed from the configuration" + ("" if model.is_known else ", as of a Llama")
     lines = [
         Text(f"{model.name}: {model.architecture}, {model.num_elements:,} parameters, {model.format.name} {model.dtype} ({exactness})"),
-        Text(f"on {request.count} × {device.name}, {option.layout}: {plan.reason}; figures are of the engine {option.replica.engine.name}"),
+        Text(f"on {where}; figures are of the engine {option.replica.engine.name}"),
         Text(str(plan.verdict), style=_STYLES[plan.verdict.fits]),
     ]
     lines += [Text(f"  would fit: {remedy.change}") for remedy in plan.remedies]
@@ -108,7 +109,9 @@ def _speed(plan: Plan) -> Table:
 
 def _calibration(device: Hardware) -> str:
     kinds: Sequence[tuple[str, bool]] = (("decode", device.decode_efficiency.calibrated), ("prompts", device.prefill_efficiency.calibrated))
-    return ", ".join(f"{kind} {'by measurement' if done else 'not: the interval says how unsure that is'}" for kind, done in kinds)
+    measured = " and ".join(kind for kind, done in kinds if done)
+    guessed = " and ".join(kind for kind, done in kinds if not done)
+    return "; ".join(f"{kind} {how}" for kind, how in ((measured, "by measurement"), (guessed, "not: intervals are wide")) if kind)
 
 
 def _advice(plan: Plan) -> Table:

@@ -54,7 +54,7 @@ class SpeedModel:
         return Interval(batch / step.high, batch / step.expected, batch / step.low)
 
     def timing(self) -> TimingModel:
-        """Return the expected times as a sum, for the simulator: reading weights and multiplying are added up, which errs to the slow side."""
+        """Return the expected times as a sum, for the simulator: reading and multiplying are added up, which errs to the slow side."""
         device, per_flop = self.hardware.decode_bandwidth.expected, 1 / self._flops().expected
         block = self.replica.sizes.block_tokens
         token_s = self._token_flops(0) * per_flop * self.replica.layout.pipeline

@@ -20,10 +20,11 @@ OnStage = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """What the user says of the machine: ``gpu`` by name or profile, or ``cpu``; neither is this machine, as it is (``--auto``)."""
+    """What the user says of the machine: ``gpu`` by name or profile, or ``cpu``; neither is this machine, as it is, which is ``auto``."""
 
     gpu: str | None = None
     count: int | None = None
+    auto: bool = False
     cpu: bool = False
     measure: bool = False
 
@@ -60,8 +61,8 @@ def as_loaded(model: ModelFacts, hardware: Hardware, dtype: str | None = None) -
 
 
 def _check(options: TargetOptions) -> None:
-    if options.gpu is not None and options.cpu:
-        raise UsageError("--gpu and --cpu exclude each other")
+    if sum((options.gpu is not None, options.auto, options.cpu)) > 1:
+        raise UsageError("--gpu, --auto and --cpu exclude each other")
     if options.measure and not options.cpu:
         raise UsageError("--measure measures this machine's CPU: add --cpu")
     if options.count is not None and (options.count < 1 or options.cpu):

@@ -26,7 +26,10 @@ def judge(option: Option) -> Verdict:
     available, wanted = option.capacity.kv_bytes, option.wanted_sequences
     lengths = option.request.workload.sequence_tokens
     at_p50, at_p95 = (wanted * option.replica.sequence_bytes(length) for length in (lengths.p50, lengths.p95))
-    where = f"on each {option.request.hardware.name}"
+    where = f"on {'each ' if option.layout.num_gpus > 1 else ''}{option.request.hardware.name}"
+    if lengths.p95 > option.replica.sizes.max_model_len:
+        longest = option.replica.sizes.max_model_len
+        return Verdict("no", f"sequences of {lengths.p95:,} tokens are asked for, and {longest:,} is the longest")
     if available.expected <= 0:
         return Verdict("no", f"the model alone takes {gib(_fixed(option))}, and {gib(_share(option))} may be used {where}")
     need = f"{wanted:,} sequence{'s' * (wanted > 1)} of {lengths.p95:,} tokens take{'s' * (wanted == 1)} {gib(at_p95)} of KV cache"

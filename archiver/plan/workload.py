@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archiver.errors import UsageError
 
@@ -14,16 +14,9 @@ class Quantiles:
     p50: int
     p95: int
 
-    @classmethod
-    def parse(cls, text: str, option: str) -> Quantiles:
-        """Read ``512,2048``, or one number for both; raises UsageError that names the ``option``."""
-        try:
-            p50, p95 = map(int, text.split(",")) if "," in text else (int(text), int(text))
-        except ValueError:
-            raise UsageError(f"{option} takes two lengths in tokens, as in 512,2048 (median, 95th percentile); got {text!r}") from None
-        if not 1 <= p50 <= p95:
-            raise UsageError(f"{option}: the median must be at least 1 and at most the 95th percentile; got {text!r}")
-        return cls(p50, p95)
+    def at_most(self, limit: int) -> Quantiles:
+        """Return the lengths, cut at a limit."""
+        return Quantiles(min(self.p50, limit), min(self.p95, limit))
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,14 @@ class Workload:
     itl_ms: float | None = None
     shared_prefix_tokens: int = 0
 
+    def within(self, max_model_len: int | None) -> Workload:
+        """Return the load with lengths that a model takes, where nobody has said which: at most a quarter of it for the answer."""
+        defaults = Workload()
+        if max_model_len is None or (self.prompt_tokens, self.output_tokens) != (defaults.prompt_tokens, defaults.output_tokens):
+            return self
+        output, prompt = max(max_model_len // 4, 1), max(max_model_len - max(max_model_len // 4, 1), 1)
+        return replace(self, prompt_tokens=self.prompt_tokens.at_most(prompt), output_tokens=self.output_tokens.at_most(output))
+
     def __post_init__(self) -> None:
         for name in ("rate", "concurrency", "ttft_ms", "itl_ms"):
             value = getattr(self, name)
@@ -60,3 +61,16 @@ class Workload:
     def mean_context_tokens(self) -> int:
         """How much a sequence in progress has behind it: its prompt, and half of its answer."""
         return self.prompt_tokens.p50 + self.output_tokens.p50 // 2
+
+
+def read_quantiles(text: str | None, option: str, default: Quantiles) -> Quantiles:
+    """Read ``512,2048``, or one number for both; None is the default. Raises UsageError that names the ``option``."""
+    if text is None:
+        return default
+    try:
+        p50, p95 = map(int, text.split(",")) if "," in text else (int(text), int(text))
+    except ValueError:
+        raise UsageError(f"{option} takes two lengths in tokens, as in 512,2048 (median, 95th percentile); got {text!r}") from None
+    if not 1 <= p50 <= p95:
+        raise UsageError(f"{option}: the median must be at least 1 and at most the 95th percentile; got {text!r}")
+    return Quantiles(p50, p95)

@@ -1,0 +1,59 @@
+"""``marquee serve``, and what it needs of a machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from archiver.cli.options import MODELS, AsJson, Config, Extra, Handler, Name, Requirements, Revision, Version
+
+
+def serve_command(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help=MODELS)],
+    host: Annotated[str, typer.Option(help="Address of the inference API; any but this machine's own needs --token-auth.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Inference; the next four are management, metrics and gRPC. 0 finds free ones.")] = 8080,
+    name: Name = None,
+    ts_config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings to add to config.properties.")] = None,
+    log_level: Annotated[Literal["debug", "info", "warn", "error"], typer.Option(help="How much TorchServe logs.")] = "warn",
+    token_auth: Annotated[bool, typer.Option("--token-auth", help="Ask each request for a key.")] = False,
+    version: Version = "1.0",
+    handler: Handler = None,
+    extra: Extra = None,
+    requirements: Requirements = None,
+    config: Config = None,
+    revision: Revision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready, for a machine.")] = False,
+) -> None:
+    """Serve models until Ctrl-C; checkpoints are packaged first, once.
+
+    Example: marquee serve ./my-model --port 9080
+    """
+    from archiver.deploy.prepare import PackagingOptions
+    from archiver.deploy.properties import ServerSettings, read_properties
+    from archiver.deploy.serve import ServeRequest, serve
+
+    settings = ServerSettings(host, token_auth, log_level, read_properties(ts_config) if ts_config else {})
+    packaging = PackagingOptions(version, handler, tuple(extra or ()), requirements, config)
+    serve(ServeRequest(models, name, revision, port, settings, packaging), as_json=as_json)
+
+
+def doctor_command(as_json: AsJson = False) -> None:
+    """Say what this machine can run: packages, devices, and every quantization format with what it lacks.
+
+    Example: marquee doctor --json
+    """
+    from archiver.deploy.doctor import examine, show_findings
+
+    show_findings(examine(), as_json=as_json)
+
+
+def java_home_command() -> None:
+    """Print the Java that TorchServe can run on, for the stock way to start it.
+
+    Example: export JAVA_HOME=$(marquee java-home)
+    """
+    from archiver.deploy.java import find_java_home
+
+    typer.echo(find_java_home())
