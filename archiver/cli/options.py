@@ -21,4 +21,6 @@ Archive = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar file or
 Gpu = Annotated[str | None, typer.Option(help="Plan for such GPUs (h100, l4, …; or a YAML profile of your own), not for this machine.")]
 Count = Annotated[int | None, typer.Option(help="How many GPUs.")]
 Auto = Annotated[bool, typer.Option("--auto", help="Plan for what this machine has; the default.")]
+PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="The plan.json of `marquee plan --out`.")]
+NoPlan = Annotated[bool, typer.Option("--no-plan", help="Plan nothing, and take the defaults.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine.")]

@@ -7,7 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from archiver.cli.options import Archive, AsJson, Config, Extra, Handler, Name, Requirements, Revision, Version
+from archiver.cli.options import (
+    Archive,
+    AsJson,
+    Auto,
+    Config,
+    Count,
+    Extra,
+    Gpu,
+    Handler,
+    Name,
+    NoPlan,
+    PlanFile,
+    Requirements,
+    Revision,
+    Version,
+)
 
 
 def archive_command(
@@ -20,10 +35,15 @@ def archive_command(
     config: Config = None,
     format: Annotated[Literal["mar", "dir"], typer.Option(help="One file, or a directory that TorchServe need not unpack.")] = "mar",
     out: Annotated[Path, typer.Option(metavar="DIRECTORY", help="The model store to write to.")] = Path("model_store"),
+    gpu: Gpu = None,
+    count: Count = None,
+    auto: Auto = False,
+    plan: PlanFile = None,
+    no_plan: NoPlan = False,
     accept_rejected: Annotated[bool, typer.Option("--accept-rejected", help="Package it though quantizing exceeded its budget.")] = False,
     revision: Revision = None,
 ) -> None:
-    """Package a checkpoint as an archive for TorchServe.
+    """Package a checkpoint as an archive for TorchServe, with the configuration of a plan and the plan itself.
 
     Example: marquee archive ./my-model --name bot --handler my_handler.py
     """
@@ -31,6 +51,8 @@ def archive_command(
     from archiver.display import byte_progress
     from archiver.errors import UsageError
     from archiver.package import ArchiveSpec, build_archive, resolve_model
+    from archiver.plan.archived import PlanChoice, with_plan
+    from archiver.plan.target import TargetOptions
 
     source = resolve_model(model, revision=revision)
     if source.kind == "archive":
@@ -40,6 +62,7 @@ def archive_command(
         source.path, name, version, handler, tuple(extra or ()), requirements, config,
         format=format, out=out, accept_rejected=accept_rejected,
     )  # fmt: skip
+    spec = with_plan(spec, PlanChoice(TargetOptions(gpu=gpu, count=count, auto=auto), plan, not no_plan))
     with byte_progress(f"writing {spec.target}") as progress:
         typer.echo(build_archive(spec, progress=progress))
 

@@ -7,7 +7,22 @@ from typing import Annotated, Literal
 
 import typer
 
-from archiver.cli.options import MODELS, AsJson, Config, Extra, Handler, Name, Requirements, Revision, Version
+from archiver.cli.options import (
+    MODELS,
+    AsJson,
+    Auto,
+    Config,
+    Count,
+    Extra,
+    Gpu,
+    Handler,
+    Name,
+    NoPlan,
+    PlanFile,
+    Requirements,
+    Revision,
+    Version,
+)
 
 
 def serve_command(
@@ -23,6 +38,11 @@ def serve_command(
     extra: Extra = None,
     requirements: Requirements = None,
     config: Config = None,
+    gpu: Gpu = None,
+    count: Count = None,
+    auto: Auto = False,
+    plan: PlanFile = None,
+    no_plan: NoPlan = False,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready, for a machine.")] = False,
 ) -> None:
@@ -33,9 +53,12 @@ def serve_command(
     from archiver.deploy.prepare import PackagingOptions
     from archiver.deploy.properties import ServerSettings, read_properties
     from archiver.deploy.serve import ServeRequest, serve
+    from archiver.plan.archived import PlanChoice
+    from archiver.plan.target import TargetOptions
 
     settings = ServerSettings(host, token_auth, log_level, read_properties(ts_config) if ts_config else {})
-    packaging = PackagingOptions(version, handler, tuple(extra or ()), requirements, config)
+    choice = PlanChoice(TargetOptions(gpu=gpu, count=count, auto=auto), plan, not no_plan)
+    packaging = PackagingOptions(version, handler, tuple(extra or ()), requirements, config, plan=choice)
     serve(ServeRequest(models, name, revision, port, settings, packaging), as_json=as_json)
 
 

@@ -70,7 +70,8 @@ def _inputs(spec: ArchiveSpec) -> Iterator[str]:
     """Yield a line for everything that decides what the archive holds; raises UsageError for what cannot be packaged."""
     model = handler_config(load_model_config(spec.config, spec.settings)).model
     checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
-    yield json.dumps([spec.version, spec.settings, installed_versions()], sort_keys=True, default=str)
+    yield json.dumps([spec.version, spec.settings, spec.frontend, installed_versions()], sort_keys=True, default=str)
+    yield _identity(spec.plan or b"")
     for member in (*checkpoint_members(checkpoint), *vendored_members(), *extra_members(spec.extra)):
         yield f"{member.path} {_identity(member.content)}"
     builder = sorted(Path(package.__path__[0]).glob("*.py"))

@@ -14,6 +14,7 @@ from archiver.errors import UsageError
 from archiver.package.archive import ArchiveSpec
 from archiver.package.checkpoint import weights_format
 from archiver.package.source import resolve_model
+from archiver.plan.archived import PlanChoice, with_plan
 from handlers.errors import ConfigError
 from handlers.integrity import Progress
 from handlers.quant.formats import PLAIN
@@ -23,7 +24,10 @@ from handlers.quant.preflight import check_weights
 
 @dataclass(frozen=True)
 class PackagingOptions:
-    """How a checkpoint is packaged on the way; an archive has all of it inside. ``settings``: entries of the ``handler:`` section."""
+    """How a checkpoint is packaged on the way; an archive has all of it inside. ``settings``: entries of the ``handler:`` section.
+
+    ``plan``: None for an archive without one.
+    """
 
     version: str = "1.0"
     handler: Path | None = None
@@ -31,6 +35,7 @@ class PackagingOptions:
     requirements: Path | None = None
     config: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    plan: PlanChoice | None = None
 
 
 def prepare_model(
@@ -61,7 +66,7 @@ def prepare_model(
         config=options.config,
         settings=options.settings,
     )
-    return ServedModel.from_archive(cached_archive(spec, progress))
+    return ServedModel.from_archive(cached_archive(with_plan(spec, options.plan) if options.plan else spec, progress))
 
 
 def model_name_from(text: str) -> str:

@@ -24,6 +24,7 @@ from archiver.package.staging import staged_directory, staged_file
 from archiver.package.transfer import ByteCounter, OnBytes
 from archiver.quantize.receipt import Receipt, is_rejected
 from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, installed_versions
+from handlers.memory_ledger import PLAN_FILE
 
 REQUIREMENTS_FILE = "requirements.txt"
 _SPARE_BYTES = 16 * 2**20  # headers, the hashes, the file system's own
@@ -47,6 +48,7 @@ class ArchiveSpec:
 
     ``source``: a checkpoint directory. ``handler``: a user's handler file; None generates one. ``extra``: files, and directories whose
     content goes to the top level. ``config``: a model-config.yaml to start from; ``settings``: what wins over its ``handler:`` section.
+    ``frontend``: TorchServe's keys, over those of the handler's class and below those of ``config``. ``plan``: the content of plan.json.
     ``format``: a ``.mar`` file, or a directory, in which ``link`` makes hard links of the checkpoint's files. ``out``: the model store.
     ``accept_rejected``: package a checkpoint that lost more quality, when it was quantized, than its budget allowed.
     """
@@ -59,6 +61,8 @@ class ArchiveSpec:
     requirements: Path | None = None
     config: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    frontend: Mapping[str, Any] = field(default_factory=dict)
+    plan: bytes | None = None
     format: Literal["mar", "dir"] = "mar"
     out: Path = Path("model_store")
     link: bool = False
@@ -108,9 +112,11 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
     warn_of_hidden_modules(code)
     info = inspect_handler(handler.path, code, model_config, spec.requirements)
     generated = [
-        Member(CONFIG_FILE, render_model_config(model_config, info.frontend_keys, info.class_name)),
+        Member(CONFIG_FILE, render_model_config(model_config, info.frontend_keys, info.class_name, spec.frontend)),
         Member(MANIFEST_FILE, _manifest(spec, handler)),
     ]
+    if spec.plan is not None:
+        generated.append(Member(PLAN_FILE, spec.plan))
     members = check_members([*code, *generated, *checkpoint_members(checkpoint)])
     _check_template(model_config, members)
     return members

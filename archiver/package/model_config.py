@@ -41,8 +41,10 @@ def handler_config(model_config: Mapping[str, Any]) -> HandlerConfig:
         raise UsageError(str(error)) from None
 
 
-def render_model_config(user: Mapping[str, Any], frontend_keys: Mapping[str, Any], handler: str) -> bytes:
-    """Return the file's bytes: the handler class's frontend keys, the user's over them, and the ``handler:`` section.
+def render_model_config(
+    user: Mapping[str, Any], frontend_keys: Mapping[str, Any], handler: str, planned: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the file's bytes: the handler class's frontend keys, those of a plan and the user's over them, and the ``handler:`` section.
 
     Raises UsageError for a key whose value the class insists on.
     """
@@ -53,7 +55,7 @@ def render_model_config(user: Mapping[str, Any], frontend_keys: Mapping[str, Any
             raise UsageError(
                 f"{key}: {user[key]!r} does not fit {handler}, which needs {wanted!r}; leave the key out, or take another handler"
             )
-    frontend = {**frontend_keys, **{key: value for key, value in user.items() if key != "handler"}}
+    frontend = {**frontend_keys, **(planned or {}), **{key: value for key, value in user.items() if key != "handler"}}
     section = {"handler": user["handler"]} if user.get("handler") else {}
     content = {**dict(sorted(frontend.items())), **section}
     return (_HEADER + (yaml.safe_dump(content, sort_keys=False, allow_unicode=True) if content else "")).encode()
