@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from handlers.config import EngineConfig
 from handlers.engine.capacity import Capacity, plan_capacity
 from handlers.engine.memory.budget import TokenBytes, cpu_budget, gpu_budget
-from handlers.engine.memory.comparison import Finding, Grant, apply_policy, compare, is_for
+from handlers.engine.memory.comparison import Finding, Grant, Verdict, apply_policy, compare, is_for
 from handlers.engine.memory.device import DeviceMemory
 from handlers.engine.memory.footprint import Footprint
 from handlers.engine.memory.out_of_memory import is_out_of_memory
@@ -52,7 +51,7 @@ def settle_memory(
     _allocate(runner, memory, config, token, grant.kv_bytes)
     footprint = replace(footprint, kv_cache=runner.kv_bytes)
     if ledger is not None:
-        _log([Finding("KV cache", footprint.kv_cache, ledger.total("kv_cache"))])
+        _log(Finding("KV cache", footprint.kv_cache, ledger.total("kv_cache")), bad="below")
     return Settled(footprint, config.max_running)
 
 
@@ -81,7 +80,8 @@ def _warm_up(runner: ResizableRunner, memory: DeviceMemory, config: EngineConfig
 
 def _keep_to_plan(ledger: MemoryLedger, footprint: Footprint, config: EngineConfig, wanted: Grant) -> Grant:
     findings = compare(footprint, ledger)
-    _log(findings)
+    for finding in findings:
+        _log(finding, bad="above")
     predicted_kv_bytes = ledger.total("kv_cache").expected or wanted.kv_bytes
     grant = apply_policy(config.memory_policy, findings, predicted_kv_bytes, wanted)
     if grant != wanted:
@@ -128,6 +128,5 @@ def _surplus_bytes(runner: ResizableRunner, memory: DeviceMemory, config: Engine
     return max(math.ceil(memory.peak_bytes() - config.memory_fraction * memory.total_bytes), 0)
 
 
-def _log(findings: Iterable[Finding]) -> None:
-    for finding in findings:
-        logger.log(logging.WARNING if finding.verdict == "above" else logging.INFO, "memory: %s", finding)
+def _log(finding: Finding, *, bad: Verdict) -> None:
+    logger.log(logging.WARNING if finding.verdict == bad else logging.INFO, "memory: %s", finding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,5 +87,9 @@ def test_every_engine_tells(name: str, dtype: torch.dtype) -> None:
 
 
 def test_replicas_add_up_and_an_engine_that_has_ended_has_no_weights() -> None:
-    assert add_up([EngineStats(weight_bytes=5), EngineStats(weight_bytes=5)]).weight_bytes == 10
-    assert totals(EngineStats(weight_bytes=5, steps=3)) == EngineStats(steps=3)
+    engine = EngineStats(
+        engines=1, max_running=4, weight_bytes=5, kv_bytes=4, activation_bytes=3, context_bytes=2, graph_bytes=1, out_of_memory=2
+    )
+    both = add_up([engine, engine])
+    assert (both.engines, both.max_running, both.weight_bytes, both.kv_bytes, both.out_of_memory) == (2, 8, 10, 8, 4)
+    assert totals(replace(engine, steps=3)) == EngineStats(steps=3, out_of_memory=2)

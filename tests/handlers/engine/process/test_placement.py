@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handlers.config import EngineConfig, HandlerConfig
 from handlers.engine.process import placement
 from handlers.engine.process.placement import Placement, divide, share, visible_gpus
+from handlers.engine.process.source import EngineSource
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
@@ -43,3 +46,13 @@ def test_gpus_are_divided_as_the_operator_named_them(monkeypatch: pytest.MonkeyP
     assert visible_gpus() == ["2", "GPU-abc", "5", "7"]
     assert divide(2) == [Placement(gpus=("2", "GPU-abc")), Placement(gpus=("5", "7"))]
     assert divide(4)[1].environment() == {"CUDA_VISIBLE_DEVICES": "GPU-abc"}
+
+
+def test_replicas_on_one_gpu_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert [(place.gpus, place.num_sharers) for place in divide(3)] == [(("0",), 2), (("1",), 1), (("0",), 2)]
+    assert {place.num_sharers for place in divide(2)} == {1}
+    source = EngineSource("m", "C", "/dir", "tiny", "1.0", asdict(HandlerConfig(engine=EngineConfig(memory_fraction=0.8))))
+    assert source.sharing_gpus(2).config["engine"]["memory_fraction"] == 0.4
+    assert source.sharing_gpus(1) == source
+    assert source.config["engine"]["memory_fraction"] == 0.8
