@@ -75,7 +75,7 @@ def read_header(file: BinaryIO, file_bytes: int) -> TensorHeader:
     if file_bytes != expected:
         raise ValueError(f"has {file_bytes} bytes where its header says {expected}; copy or download it again")
     for name, tensor in tensors.items():
-        if tensor.num_bytes * 8 != tensor.num_elements * _BITS.get(tensor.dtype, 0) and tensor.dtype in _BITS:
+        if tensor.dtype in _BITS and tensor.num_bytes * 8 != tensor.num_elements * _BITS[tensor.dtype]:
             raise ValueError(f"gives {name} {tensor.num_bytes} bytes, which its shape contradicts; copy or download it again")
     return TensorHeader(tensors, expected)
 

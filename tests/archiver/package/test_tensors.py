@@ -26,7 +26,19 @@ def file_with_header(header: object, data_bytes: int = 0) -> bytes:
 def test_counts_elements_by_dtype() -> None:
     tensors = {"a": np.zeros((2, 3), np.float16), "b": np.zeros(4, np.float16), "scalar": np.zeros((), np.int8)}
     data = save(tensors, metadata={"format": "pt"})
-    assert read(data) == TensorHeader(frozenset(tensors), {"F16": 10, "I8": 1}, len(data))
+    header = read(data)
+    assert (header.names, header.elements, header.file_bytes) == (frozenset(tensors), {"F16": 10, "I8": 1}, len(data))
+
+
+def test_gives_each_tensor_with_its_shape_and_size() -> None:
+    header = read(save({"a": np.zeros((2, 3), np.float16)}))
+    assert header.tensors["a"].shape == (2, 3)
+    assert header.tensors["a"].num_bytes == 12
+
+
+def test_a_shape_that_is_no_match_for_its_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match="gives a 12 bytes, which its shape contradicts"):
+        read(file_with_header({"a": {"dtype": "F16", "shape": [7], "data_offsets": [0, 12]}}, 12))
 
 
 @pytest.mark.parametrize("data", [b"", b"abc", b"\xff" * 8, b"version https://git-lfs", (10**9).to_bytes(8, "little") + b"{}"])
