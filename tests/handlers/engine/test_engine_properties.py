@@ -1,4 +1,4 @@
-"""Any schedule of adding, cancelling, crashing and preempting keeps the blocks intact and gives each what it would have got alone."""
+"""Whatever is added, cancelled, preempted, crashes or has no memory: blocks stay intact, and each gets what it would have got alone."""
 
 from __future__ import annotations
 
@@ -71,13 +71,20 @@ class EngineMachine(RuleBasedStateMachine):
             self.rig.runner.failures[self.rig.runner.num_steps + step] = RuntimeError("boom")
         self.rig.step()
 
+    @rule(num_failures=st.integers(1, 6))
+    def run_out_of_memory(self, num_failures):
+        """Often enough to come down to one sequence that fails alone."""
+        for step in range(1, num_failures + 1):
+            self.rig.runner.failures[self.rig.runner.num_steps + step] = MemoryError()
+        self.rig.step()
+
     @invariant()
     def accounts_balance(self):
         if not hasattr(self, "rig"):
             return
         stats, ended = self.rig.engine.stats(), self.rig.outcome.last
         assert len(self.sequences) == stats.running + stats.waiting + len(ended)
-        assert stats.running <= self.rig.engine.limits.max_running
+        assert stats.running <= stats.max_running <= self.rig.engine.limits.max_running
 
     def teardown(self):
         if not hasattr(self, "rig"):

@@ -20,11 +20,11 @@ MAX_GROWTH_BYTES = 300_000
 
 
 class ForgetfulRunner(FakeRunner):
-    """A FakeRunner that keeps no plans, and fails now and then."""
+    """A FakeRunner that keeps no plans, and fails now and then, or has no memory."""
 
     def run(self, plan):
-        if self.num_steps % 500 == 499:
-            self.failures = {self.num_steps + 1: MemoryError()}
+        if self.num_steps % 250 == 249:
+            self.failures = {self.num_steps + 1: RuntimeError("boom") if self.num_steps % 500 == 499 else MemoryError()}
         self.plans = []
         return super().run(plan)
 
@@ -97,4 +97,5 @@ def test_serving_leaves_nothing_behind(num_requests):
     assert traffic.num_accepted == sum(traffic.ends.values())
     assert {"length", "cancelled", "error"} <= traffic.ends.keys() <= {"length", "cancelled", "error", "expired"}
     assert client.stats().running == client.stats().waiting == client.stats().blocks_used == 0
+    assert client.stats().out_of_memory > 0
     engine.check_integrity()
