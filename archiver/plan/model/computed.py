@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from archiver.errors import UsageError
 from archiver.plan.model.attention import read_head_dim, read_kv_heads
-from archiver.plan.model.facts import CacheLayer, ModelFacts
+from archiver.plan.model.facts import CacheLayer, ModelFacts, Role
 from archiver.plan.model.families import LIKE_LLAMA, find_family
 from archiver.plan.model.feed_forward import dense_width, expert_width
 from archiver.plan.model.layer_kinds import read_num_layers
@@ -14,9 +14,12 @@ from archiver.plan.model.parameters import model_parts
 from archiver.plan.model.scheme import Scheme, find_scheme
 from archiver.plan.model.settings import Settings
 from archiver.plan.model.storage import DTYPE_BYTES, active_elements, stored_groups
+from archiver.plan.model.towers import read_towers
+from archiver.plan.model.weights import Weight
 from handlers.errors import ConfigError
 from handlers.quant.quantization_config import find_quantization
 
+_TEXT_SECTIONS = ("text_config", "llm_config", "language_config")
 _DEFAULT_DTYPE = "float32"  # what transformers loads when neither the configuration nor anybody says
 
 
@@ -29,8 +32,10 @@ def compute_facts(whole: Settings, name: str) -> ModelFacts:
     model_type = str(text.get("model_type") or "")
     family = find_family(model_type)
     parts = list(model_parts(text, family or LIKE_LLAMA))
+    towers = list(read_towers(whole, text.number("hidden_size")))
     dtype, scheme = read_dtype(whole), read_scheme(whole)
-    groups = stored_groups((weight for part in parts for weight in part.weights()), DTYPE_BYTES[dtype], scheme)
+    weights = [weight for part in parts for weight in part.weights()] + [Weight(Role.VISION, tower.num_elements) for tower in towers]
+    groups = stored_groups(weights, DTYPE_BYTES[dtype], scheme)
     num_experts = text.number("num_experts", 0)
     num_active_experts = text.number("num_experts_per_tok", 0) if num_experts else 0
     has_heads = text.get("num_attention_heads") is not None
@@ -56,13 +61,14 @@ def compute_facts(whole: Settings, name: str) -> ModelFacts:
         cache=tuple(_with_state_bytes(layer, DTYPE_BYTES[dtype]) for part in parts for layer in part.cache()),
         num_active_elements=active_elements(groups, num_experts, num_active_experts),
         is_exact=False,
-        is_known=family is not None,
+        is_multimodal=bool(towers),
+        is_known=family is not None and all(tower.is_known for tower in towers),
     )
 
 
 def language_model(whole: Settings) -> Settings:
     """Return the settings of the language model, with what its family assumes where they are silent."""
-    section = whole.section("text_config")
+    section = _text_section(whole)
     text = section or whole
     family = find_family(str(text.get("model_type") or "")) or LIKE_LLAMA
     tied = whole.get("tie_word_embeddings")
@@ -73,7 +79,7 @@ def language_model(whole: Settings) -> Settings:
 
 def read_dtype(whole: Settings) -> str:
     """Return the dtype that the configuration names; raises UsageError for one that nothing is computed in."""
-    sections = [whole, whole.section("text_config")]
+    sections = [whole, _text_section(whole)]
     named = [section.get(key) for section in sections if section for key in ("dtype", "torch_dtype")]
     dtype = str(next((name for name in named if name), _DEFAULT_DTYPE)).removeprefix("torch.")
     if dtype not in DTYPE_BYTES:
@@ -87,6 +93,10 @@ def read_scheme(whole: Settings) -> Scheme:
         return find_scheme(find_quantization(whole.values))
     except ConfigError as error:
         raise UsageError(f"{whole.origin}: {error}") from None
+
+
+def _text_section(whole: Settings) -> Settings | None:
+    return next((section for name in _TEXT_SECTIONS if (section := whole.section(name))), None)
 
 
 def _architecture(whole: Settings) -> str:

@@ -34,6 +34,9 @@ def _stablelm_norms(settings: Settings) -> int:
 
 _TIED = {"tie_word_embeddings": True}
 _QWEN_WINDOW = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+_QWEN2 = Family(_QWEN_WINDOW, qkv_bias=True, out_bias=False)
+_QWEN3 = Family(_QWEN_WINDOW | {"head_dim": 128}, qk_norm="head")
+_QWEN3_MOE = Family(_QWEN_WINDOW | {"num_experts": 128, "num_experts_per_tok": 8}, qk_norm="head")
 _GEMMA = _TIED | {"head_dim": 256}
 _GEMMA3 = _GEMMA | {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 262208, "sliding_window": 4096}
 _GEMMA3N = _GEMMA | {"num_attention_heads": 8, "num_key_value_heads": 2, "sliding_window": 512, "num_kv_shared_layers": 15}
@@ -45,8 +48,13 @@ _AFTER_LLAMA = {
     "mistral": Family({"num_key_value_heads": 8, "sliding_window": 4096}),
     "ministral": Family({"num_key_value_heads": 8, "sliding_window": 4096}),
     "ministral3": Family({"num_key_value_heads": 8, "head_dim": 128}),
-    "qwen2": Family(_QWEN_WINDOW, qkv_bias=True),
-    "qwen3": Family(_QWEN_WINDOW | {"head_dim": 128}, qk_norm="head"),
+    "qwen2": _QWEN2,
+    "qwen2_vl": _QWEN2,
+    "qwen2_vl_text": _QWEN2,
+    "qwen2_5_vl": _QWEN2,
+    "qwen2_5_vl_text": _QWEN2,
+    "qwen3": _QWEN3,
+    "qwen3_vl_text": _QWEN3,
     "smollm3": Family(_TIED | {"use_sliding_window": False}),
     "gemma": Family(_GEMMA),
     "gemma2": Family(_GEMMA | {"sliding_window": 4096}, num_norms=4, full_period=2),
@@ -95,7 +103,8 @@ _GPT_OSS = {"attention_bias": True, "head_dim": 64, "sliding_window": 128}
 _MIXTURES = {
     "mixtral": Family({"num_key_value_heads": 8, "num_local_experts": 8, "num_experts_per_tok": 2}),
     "qwen2_moe": Family(_QWEN_WINDOW | {"qkv_bias": True}, qkv_bias="qkv_bias", out_bias=False, gates_shared_expert=True),
-    "qwen3_moe": Family(_QWEN_WINDOW | {"num_experts": 128, "num_experts_per_tok": 8}, qk_norm="head"),
+    "qwen3_moe": _QWEN3_MOE,
+    "qwen3_vl_moe_text": _QWEN3_MOE,
     "phimoe": Family({"num_local_experts": 16, "num_experts_per_tok": 2}, norm_vectors=2, head_bias="lm_head_bias"),
     "olmoe": Family({"num_experts": 64, "num_experts_per_tok": 8}, qk_norm="heads"),
     "granitemoe": Family({"num_local_experts": 8, "num_experts_per_tok": 2}),

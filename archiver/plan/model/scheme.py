@@ -49,7 +49,8 @@ PLAIN = Scheme(formats.PLAIN, 16, scale_bytes=0, roles=frozenset())
 _INT64_SHAPE = 16
 _CODE_TABLE = 64  # 16 values in float32
 _SCALE_TABLE = 1024  # 256 values in float32
-_STATE_JSON = 90
+_STATE_JSON = 84
+_NESTED_JSON = 75
 
 _SCHEMES: Mapping[Format, Scheme] = {
     scheme.format: scheme
@@ -58,7 +59,7 @@ _SCHEMES: Mapping[Format, Scheme] = {
         Scheme(formats.NF4, 4, 64, scale_bytes=4, matrix_bytes=_CODE_TABLE + _STATE_JSON),
         Scheme(formats.FP4, 4, 64, scale_bytes=4, matrix_bytes=_CODE_TABLE + _STATE_JSON),
         Scheme(formats.BNB_INT8, 8, scale_bytes=4),
-        Scheme(formats.TORCHAO_INT8, 8),
+        Scheme(formats.TORCHAO_INT8, 8, scale_bytes=4, zero_bits=8),
         Scheme(formats.TORCHAO_INT4, 4, 128, zero_bits=16),
         Scheme(formats.TORCHAO_FP8, 8, scale_bytes=4),
         Scheme(formats.W4A16, 4, 128, matrix_bytes=_INT64_SHAPE),
@@ -101,7 +102,7 @@ def find_scheme(stored: StoredQuantization | None) -> Scheme:
             return replace(scheme, block_rows=int(rows), group_size=int(columns))
         case "bitsandbytes" if settings.get("bnb_4bit_use_double_quant") and scheme.bits == 4:
             # Scales are codes of a byte, with a scale of their own for every 256.
-            return replace(scheme, scale_bytes=1 + 4 / 256, matrix_bytes=scheme.matrix_bytes + _SCALE_TABLE)
+            return replace(scheme, scale_bytes=1 + 4 / 256, matrix_bytes=scheme.matrix_bytes + _SCALE_TABLE + _NESTED_JSON)
     return scheme
 
 
@@ -111,6 +112,8 @@ def _compressed_tensors(scheme: Scheme, settings: Mapping[str, Any]) -> Scheme:
     weights = next(group for group in groups if isinstance(group, Mapping))
     bits = _number(weights, "num_bits", int(scheme.bits))
     rows, columns = weights.get("block_structure") or (1, None)
+    if weights.get("strategy") == "tensor":
+        return replace(scheme, scale_bytes=0, matrix_bytes=2)
     return replace(
         scheme,
         bits=bits,
