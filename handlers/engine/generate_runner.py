@@ -41,11 +41,14 @@ class GenerateRunner:
         """Forget all sequences; see Runner."""
         self._contexts: dict[str, list[int]] = {}  # all tokens of every running sequence
         self._batches: list[StaticBatch] = []
+        self._num_read: dict[str, int] = {}  # tokens that the batches have read of each sequence
         self._extra_tokens = 0  # what extra passes have cost since the last regrouping, in tokens
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
-        """Compute a step; see Runner. It may be repeated after an error."""
+        """Compute a step; see Runner. It may be repeated after an error, and after its end."""
+        if any(chunk.start < self._num_read.get(chunk.sequence_id, 0) for chunk in plan.chunks if chunk.start):
+            self._batches = []  # they have read what is to be read again, and cannot go back
         self._contexts = {chunk.sequence_id: self._context(chunk) for chunk in plan.chunks}
         self._drop_ended(plan)
         kept = [] if self._should_regroup() else self._batches
@@ -61,6 +64,7 @@ class GenerateRunner:
         for batch in kept:
             logits |= batch.append({sequence_id: self._contexts[sequence_id][-1] for sequence_id in batch.sequence_ids})
         self._batches = [*kept, *started]
+        self._num_read = {chunk.sequence_id: chunk.end for chunk in plan.chunks}
         return torch.stack([logits[chunk.sequence_id] for chunk in plan.chunks])
 
     def _context(self, chunk: Chunk) -> list[int]:

@@ -16,6 +16,7 @@ from handlers.engine import engine as engine_module
 from handlers.engine.allowance import Allowance
 from handlers.engine.compatibility import adopt
 from handlers.engine.engine import CRASHED, OUT_OF_MEMORY, Engine
+from handlers.engine.generate_runner import GenerateRunner
 from handlers.engine.memory.out_of_memory import is_out_of_memory
 from handlers.engine.runner import Runner
 from handlers.engine.scheduler import Chunk, StepPlan
@@ -242,18 +243,33 @@ class ForgetfulAllocator:
         return logits
 
 
-def test_a_real_model_says_the_same_however_often_memory_runs_out():
-    oracle, model = make_model(CONFIGS["llama"]), make_model(CONFIGS["llama"])
-    adoption = adopt(model)
-    runner = TransformersRunner(model, adoption.kv_shapes, num_blocks=60, block_tokens=8, max_model_len=256)
-    engine = Engine(ForgetfulAllocator(runner), max_running=8, prefill_chunk_tokens=32)
+def make_paged() -> Runner:
+    model = make_model(CONFIGS["llama"])
+    return TransformersRunner(model, adopt(model).kv_shapes, num_blocks=60, block_tokens=8, max_model_len=256)
+
+
+def make_static() -> Runner:
+    return GenerateRunner(make_model(CONFIGS["llama"]), max_running=8, max_model_len=256)
+
+
+@pytest.mark.parametrize(("make_runner", "chunk_tokens", "smallest_chunk_tokens"), [(make_paged, 32, 8), (make_static, 2048, 2048)])
+def test_a_real_model_says_the_same_however_often_memory_runs_out(make_runner, chunk_tokens, smallest_chunk_tokens):
+    engine = Engine(
+        ForgetfulAllocator(make_runner()),
+        max_running=8,
+        prefill_chunk_tokens=chunk_tokens,
+        smallest_chunk_tokens=smallest_chunk_tokens,
+        prefix_caching=smallest_chunk_tokens < chunk_tokens,
+    )
     prompts = {str(index): [(7 * index + 3 * position) % 256 for position in range(9 * index + 1)] for index in range(10)}
     for name, prompt in prompts.items():
         engine.add(engine.new_sequence(name, prompt, SamplingParams(max_tokens=12, temperature=0.0, stop_token_ids=(7,))))
     said: dict[str, list[int]] = {name: [] for name in prompts}
     while engine.has_work:
         for event in engine.step():
+            assert event.error is None
             said[event.sequence_id] += event.token_ids
         engine.check_integrity()
     assert engine.stats().out_of_memory > 3
+    oracle = make_model(CONFIGS["llama"])
     assert said == {name: generate(oracle, prompt, 12) for name, prompt in prompts.items()}
