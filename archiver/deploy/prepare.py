@@ -24,10 +24,7 @@ from handlers.quant.preflight import check_weights
 
 @dataclass(frozen=True)
 class PackagingOptions:
-    """How a checkpoint is packaged on the way; an archive has all of it inside. ``settings``: entries of the ``handler:`` section.
-
-    ``plan``: None for an archive without one.
-    """
+    """How a checkpoint is packaged on the way; an archive has all of it inside. ``settings``: entries of the ``handler:`` section."""
 
     version: str = "1.0"
     handler: Path | None = None
@@ -35,7 +32,7 @@ class PackagingOptions:
     requirements: Path | None = None
     config: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    plan: PlanChoice | None = None
+    plan: PlanChoice = PlanChoice()
 
 
 def prepare_model(
@@ -66,7 +63,7 @@ def prepare_model(
         config=options.config,
         settings=options.settings,
     )
-    return ServedModel.from_archive(cached_archive(with_plan(spec, options.plan) if options.plan else spec, progress))
+    return ServedModel.from_archive(cached_archive(with_plan(spec, options.plan), progress))
 
 
 def model_name_from(text: str) -> str:

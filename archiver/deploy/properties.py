@@ -30,6 +30,9 @@ _DECIDED_KEYS = frozenset(
     }
 )
 
+# Of a plan's settings; a heap is taken from --ts-config only, and threads are left to TorchServe where several models share the server.
+_PLANNED_SIZES = frozenset({"job_queue_size", "max_request_size"})
+
 # A restart that makes every client fetch a new key is worse than a key that lives as long as the server: TorchServe's own limit is an hour.
 _TOKEN_EXPIRATION_MIN = 365 * 24 * 60
 
@@ -72,11 +75,21 @@ def write_properties(instance: Instance, ports: Ports, models: Sequence[ServedMo
     """Write the instance's ``config.properties``: each of these wins over the one before."""
     properties = {
         **read_properties(config_path("config.properties")),
+        **_planned(models),
         **_suggested(instance, models),
         **settings.properties,
         **_decided(instance, ports, models, settings),
     }
     instance.config_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+
+
+def _planned(models: Sequence[ServedModel]) -> dict[str, str]:
+    """Return the sizes that the plans of all models ask for: of each the largest."""
+    sizes: dict[str, int] = {}
+    for model in models:
+        for key in _PLANNED_SIZES & model.planned.keys():
+            sizes[key] = max(sizes.get(key, 0), model.planned[key])
+    return {key: str(size) for key, size in sorted(sizes.items())}
 
 
 def _suggested(instance: Instance, models: Sequence[ServedModel]) -> dict[str, str]:

@@ -18,10 +18,11 @@ _GIB = 1 << 30
 
 _SLOWEST_LOAD_BYTES_S = 200e6
 """A network disk that has not seen the weights yet."""
-_LOAD_S = 120.0
-"""Imports, compilation, verification and warm-up."""
-_RESPONSE_S = 120
-"""TorchServe's own limit. It watches single calls of the handler, which a continuous one returns from in milliseconds."""
+_STARTUP_S = 600
+"""What handlers ask for; of it two minutes for imports, compilation, verification and warm-up."""
+_BEFORE_LOAD_S = 120
+_RESPONSE_S = 300
+"""What handlers ask for. It is for single calls of the handler, which a continuous one returns from in milliseconds."""
 
 _PARALLEL_TYPES = {(True, False): "tp", (False, True): "pp", (True, True): "pptp"}
 
@@ -103,8 +104,8 @@ def render_properties(properties: Mapping[str, str]) -> str:
 
 
 def _startup_s(option: Option) -> int:
-    seconds = _LOAD_S + option.request.model.weight_bytes * option.layout.data / _SLOWEST_LOAD_BYTES_S
-    return math.ceil(seconds / 60) * 60
+    seconds = _BEFORE_LOAD_S + option.request.model.weight_bytes * option.layout.data / _SLOWEST_LOAD_BYTES_S
+    return max(_STARTUP_S, math.ceil(seconds / 60) * 60)
 
 
 def _torchrun(option: Option) -> dict[str, Any]:
