@@ -86,7 +86,7 @@ def _read(file: Path, spec: ArchiveSpec) -> Mapping[str, Any]:
     try:
         content = json.loads(file.read_bytes())
         schema, engine, planned = content["schema"], content["engine"], content["model"]["num_parameters"]
-        plan: dict[str, Any] = {key: content[key] for key in ("settings", "frontend", "ledger")} | content
+        plan: dict[str, Any] = content | {key: content[key] for key in ("settings", "frontend", "ledger")}
     except OSError as error:
         raise UsageError(f"cannot read --plan {file}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
