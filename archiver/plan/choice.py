@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from archiver.plan.capacity import NOT_KV
 from archiver.plan.engines import VLLM, own_engine
 from archiver.plan.layout import layouts
 from archiver.plan.option import Option, evaluate
@@ -47,7 +48,7 @@ def choose(request: PlanRequest) -> Choice:
 
 
 def _closeness(option: Option) -> tuple[bool, float]:
-    return option.obstacle is None, option.capacity.kv_bytes.expected
+    return option.obstacle is None, option.capacity.kv_bytes.expected - option.ledger.total(*NOT_KV).expected
 
 
 def _misses(option: Option) -> str | None:
@@ -63,6 +64,8 @@ def _praise(option: Option, is_fast: bool) -> str:
     layout = option.layout
     if layout.num_gpus == 1:
         return "one device"
+    if judge(option).fits == "no":
+        return "no way fits; this one comes nearest"
     if not is_fast and (missed := _misses(option)):
         return f"no way is fast enough: {missed}"
     if layout.gpus_per_replica == 1:

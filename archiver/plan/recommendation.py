@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from archiver.plan.engines import VLLM
 from archiver.plan.hardware.profile import has_fp8
 from archiver.plan.model.storage import requantize
 from archiver.plan.option import Option, evaluate
@@ -29,7 +30,15 @@ class Advice:
 
 def advise(option: Option) -> tuple[Advice, ...]:
     """Return the advice on an option, in the order in which one decides."""
-    return (_host(option), *_weights(option), _keys_and_values(option), _speculation(option), _prefixes(option), *_length(option))
+    return (
+        _host(option),
+        *_engine(option),
+        *_weights(option),
+        _keys_and_values(option),
+        _speculation(option),
+        _prefixes(option),
+        *_length(option),
+    )
 
 
 def _host(option: Option) -> Advice:
@@ -50,6 +59,11 @@ def _host(option: Option) -> Advice:
         "vLLM",
         "the highest throughput: CUDA graphs and attention over pages, which Marquee's engine does not have on GPUs yet" + divided,
     )
+
+
+def _engine(option: Option) -> Iterator[Advice]:
+    if option.replica.engine.name != VLLM.name and any(layer.kind == "state" for layer in option.request.model.cache):
+        yield Advice("engine", "generate", "layers that keep a state run on transformers' generate: no prefix cache, and no KV budget")
 
 
 def _weights(option: Option) -> Iterator[Advice]:

@@ -59,7 +59,8 @@ class LatentAttention:
     """Attention whose keys and values come from a latent vector of ``kv_rank`` that all heads share, and a rotary key of ``rope_dim``.
 
     A head's query and key have ``plain_dim`` elements without position besides. ``query_rank``: of the queries' own latent; 0: none.
-    Good engines keep the latent vector and the rotary key; transformers, and our engine with it, the expanded keys and values.
+    A plan counts what good engines keep, and transformers too: the latent vector and the rotary key. An engine that attends to what it is
+    handed by the model, as our continuous one, keeps the keys and values of all heads: ``expanded_elements``.
     """
 
     hidden_size: int

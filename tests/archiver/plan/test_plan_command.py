@@ -108,7 +108,7 @@ def test_a_picture(llama, tmp_path, suffix):
 def test_a_recipe_plans_as_if_it_had_been_carried_out(llama):
     plain, quantized = (json.loads(plan(llama, "--gpu", "h100", "--json", *more).output) for more in ((), ("--recipe", "awq-int4")))
     assert quantized["model"]["format"] == "compressed-tensors W4A16, asymmetric"
-    assert 3 < plain["model"]["weight_bytes"] / quantized["model"]["weight_bytes"] < 4
+    assert 2.5 < plain["model"]["weight_bytes"] / quantized["model"]["weight_bytes"] < 3  # embedding and head stay plain
 
 
 def test_a_checkpoint_is_planned_by_its_headers():
