@@ -35,7 +35,7 @@ def choose(request: PlanRequest) -> Choice:
 
     Ways are compared as an engine that knows them all would run them; the one that is taken runs on ours, if that fits and is fast enough.
     """
-    own = own_engine(request.hardware.device)
+    own = own_engine(request.hardware)
     engine = request.engine or (VLLM if request.hardware.device == "cuda" else own)
     options = [evaluate(request, engine, layout) for layout in ([request.layout] if request.layout else layouts(request.count))]
     fitting = [option for option in options if judge(option).fits != "no"]

@@ -19,6 +19,7 @@ from archiver.package.staging import staged_file
 from archiver.plan.chart import draw_plan
 from archiver.plan.configuration import model_config, render_properties, server_properties
 from archiver.plan.engines import VLLM, Engine, KvDtype, own_engine
+from archiver.plan.hardware.profile import Hardware
 from archiver.plan.layout import Layout
 from archiver.plan.model.facts import ModelFacts
 from archiver.plan.model.source import read_model
@@ -84,7 +85,7 @@ def plan_for(options: PlanOptions, on_stage: OnStage = lambda stage, done, total
         workload=options.workload.within(model.max_model_len),
         settings=_engine_settings(options),
         kv_dtype=options.kv_dtype,
-        engine=_engine(options, target.hardware.device),
+        engine=_engine(options, target.hardware),
         layout=_layout(options, target.count),
         has_own_code=options.has_own_code,
         has_other_models=options.has_other_models,
@@ -190,10 +191,10 @@ def _format(recipe: str) -> Format:
     return row
 
 
-def _engine(options: PlanOptions, device: Literal["cuda", "cpu"]) -> Engine | None:
+def _engine(options: PlanOptions, hardware: Hardware) -> Engine | None:
     if options.engine is None:
         return None
-    return own_engine(device) if options.engine == "marquee" else VLLM
+    return own_engine(hardware) if options.engine == "marquee" else VLLM
 
 
 def _layout(options: PlanOptions, count: int) -> Layout | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from archiver.plan.hardware.profile import Hardware
 from archiver.plan.model.facts import CacheLayer, ModelFacts
+from handlers.memory_ledger import Interval
 
 KvDtype = Literal["auto", "fp8"]
 
@@ -15,7 +17,8 @@ class Engine:
     """``keeps_windows``: of a sliding layer it keeps the window only; ``keeps_latents``: of latent attention what it is computed from.
 
     ``gathers_context``: it copies a layer's keys and values together before it attends to them, and so reads and writes them once more.
-    ``step_overhead_s``: what a step costs beside the device's work. ``num_graphs``: CUDA graphs that it captures at the start.
+    ``num_graphs``: CUDA graphs that it captures at the start. ``step_overhead_s`` and ``layer_overhead_s``: what a step, and each layer in
+    it, costs beside the device's work: scheduling, sampling, and the start of operations one by one where no graph replays them.
     """
 
     name: str
@@ -25,7 +28,8 @@ class Engine:
     has_tensor_parallel: bool
     gathers_context: bool
     num_graphs: int
-    step_overhead_s: float
+    step_overhead_s: Interval
+    layer_overhead_s: Interval
 
     def layer_bytes(self, layer: CacheLayer, num_tokens: int, kv_bytes: float, tensor_parallel: int = 1) -> float:
         """Return what a layer keeps of a sequence on one rank."""
@@ -48,10 +52,13 @@ MARQUEE = Engine(
     has_tensor_parallel=False,
     gathers_context=True,
     num_graphs=0,
-    step_overhead_s=0.001,
+    step_overhead_s=Interval(0.0005, 0.001, 0.003),
+    layer_overhead_s=Interval(0.00005, 0.0001, 0.0003),  # a dozen kernels at 5 to 20 µs: an estimate
 )
-MARQUEE_ON_CPU = replace(MARQUEE, gathers_context=False)
-"""The decoder in C attends to blocks where they lie."""
+MARQUEE_ON_CPU = replace(MARQUEE, layer_overhead_s=Interval(0.0002, 0.0005, 0.0015))
+"""The lean decoder in torch: about 0.4 ms a layer of a small model on two cores (docs/benchmarks.md)."""
+MARQUEE_NATIVE = replace(MARQUEE, gathers_context=False, layer_overhead_s=Interval(0, 0.00002, 0.0001))
+"""The decoder in C: a step is one call, which attends to blocks where they lie."""
 VLLM = Engine(
     "vllm",
     keeps_windows=True,
@@ -60,13 +67,16 @@ VLLM = Engine(
     has_tensor_parallel=True,
     gathers_context=False,
     num_graphs=35,
-    step_overhead_s=0.0005,
+    step_overhead_s=Interval(0.0002, 0.0005, 0.002),
+    layer_overhead_s=Interval.exact(0),
 )
 
 
-def own_engine(device: Literal["cuda", "cpu"]) -> Engine:
-    """Return ours, as it runs on a kind of device."""
-    return MARQUEE if device == "cuda" else MARQUEE_ON_CPU
+def own_engine(hardware: Hardware) -> Engine:
+    """Return ours, as it runs there: the decoder in C needs a CPU that multiplies bfloat16."""
+    if hardware.device == "cuda":
+        return MARQUEE
+    return MARQUEE_NATIVE if "bfloat16" in hardware.flops else MARQUEE_ON_CPU
 
 
 def kv_element_bytes(model: ModelFacts, kv_dtype: KvDtype) -> float:

@@ -88,7 +88,11 @@ class SpeedModel:
         device = _longer(_seconds(read_bytes, self.hardware.decode_bandwidth), _seconds(flops, self._flops())) * layout.pipeline
         hidden_bytes = num_tokens * model.hidden_size * model.dtype_bytes
         reduced = self.hardware.link.all_reduce_s(hidden_bytes, layout.tensor) * (2 * model.num_layers)
-        return device + reduced + Interval.exact(self.replica.engine.step_overhead_s)
+        return device + reduced + self._overhead()
+
+    def _overhead(self) -> Interval:
+        engine = self.replica.engine
+        return engine.step_overhead_s + engine.layer_overhead_s * self.replica.model.num_layers
 
     def _weight_bytes(self, num_tokens: int) -> float:
         """Bytes of weights that a step over ``num_tokens`` reads on one device: of experts those that some token goes to."""

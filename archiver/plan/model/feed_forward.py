@@ -24,6 +24,7 @@ class Experts:
     shared_width: int = 0
     is_gated: bool = True
     bias: bool = False
+    shared_bias: bool = False
     router_vectors: int = 0
     gates_shared: bool = False
 
@@ -34,7 +35,7 @@ class Experts:
             yield Weight(Role.ROUTER, self.num_experts, count=self.router_vectors)
         yield from perceptron(Role.EXPERT, self.hidden_size, self.width, is_gated=self.is_gated, bias=self.bias, count=self.num_experts)
         if self.shared_width:
-            yield from perceptron(Role.MLP, self.hidden_size, self.shared_width, is_gated=self.is_gated, bias=self.bias)
+            yield from perceptron(Role.MLP, self.hidden_size, self.shared_width, is_gated=self.is_gated, bias=self.shared_bias)
         if self.shared_width and self.gates_shared:
             yield Weight(Role.ROUTER, 1, self.hidden_size)
 
@@ -60,6 +61,7 @@ def read_feed_forward(settings: Settings, family: Family, layer: int, kind: Kind
             _shared_width(settings),
             is_gated=family.is_gated,
             bias=settings.flag(family.expert_bias),
+            shared_bias=settings.flag(family.mlp_bias),
             router_vectors=family.router_bias + family.corrects_router,
             gates_shared=family.gates_shared_expert,
         )

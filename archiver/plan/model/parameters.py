@@ -11,7 +11,7 @@ from archiver.plan.model.feed_forward import read_feed_forward
 from archiver.plan.model.layer_kinds import layer_kinds, read_window
 from archiver.plan.model.recurrent import read_recurrent
 from archiver.plan.model.settings import Settings
-from archiver.plan.model.weights import Part, Plain, Weight, linear, norm
+from archiver.plan.model.weights import Part, Plain, Weight, norm
 
 
 def model_parts(settings: Settings, family: Family) -> Iterator[Part]:
@@ -52,5 +52,8 @@ def _head(settings: Settings, family: Family) -> Iterator[Weight]:
     hidden_size, vocab_size = settings.number("hidden_size"), settings.number("vocab_size")
     if settings.flag(family.has_final_norm):
         yield from norm(hidden_size, family.norm_vectors)
-    if not settings.flag("tie_word_embeddings"):
-        yield from linear(Role.HEAD, vocab_size, hidden_size, bias=settings.flag(family.head_bias))
+    is_tied = settings.flag("tie_word_embeddings")
+    if not is_tied:
+        yield Weight(Role.HEAD, vocab_size, hidden_size)
+    if settings.flag(family.head_bias):
+        yield Weight(Role.EMBEDDING if is_tied else Role.HEAD, vocab_size)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.plan.engines import MARQUEE, MARQUEE_ON_CPU, VLLM
+from archiver.plan.engines import MARQUEE, MARQUEE_NATIVE, VLLM
 from archiver.plan.hardware.catalogue import find_hardware
 from archiver.plan.layout import Layout
 from archiver.plan.ledger import kv_budget, predict_ledger
@@ -85,10 +85,10 @@ def test_states_do_not_grow_with_the_sequence():
 
 def test_a_cpu_lends_a_quarter_of_what_is_free_and_no_more_than_4_gib():
     cpu = replace(H100, device="cpu", memory_bytes=8 * GIB)
-    budget = kv_budget(replica(engine=MARQUEE_ON_CPU), cpu, Interval.exact(2 * GIB))
+    budget = kv_budget(replica(engine=MARQUEE_NATIVE), cpu, Interval.exact(2 * GIB))
     assert budget == Interval((8 - 4 - 2) * GIB / 4, 6 * GIB / 4, 6 * GIB / 4)
-    assert kv_budget(replica(engine=MARQUEE_ON_CPU), replace(cpu, memory_bytes=256 * GIB), Interval.exact(0)).expected == 4 * GIB
-    assert kv_budget(replica(engine=MARQUEE_ON_CPU, kv_memory_bytes=GIB), cpu, Interval.exact(2 * GIB)) == Interval.exact(GIB)
+    assert kv_budget(replica(engine=MARQUEE_NATIVE), replace(cpu, memory_bytes=256 * GIB), Interval.exact(0)).expected == 4 * GIB
+    assert kv_budget(replica(engine=MARQUEE_NATIVE, kv_memory_bytes=GIB), cpu, Interval.exact(2 * GIB)) == Interval.exact(GIB)
 
 
 @given(

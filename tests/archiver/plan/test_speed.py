@@ -21,7 +21,8 @@ from tests.archiver.plan.shapes import LLAMA_8B
 
 PERFECT = Efficiency(Interval.exact(1), True, "none", "2026-01-01")
 H200 = replace(find_hardware("h200"), bandwidth=4.8e12, decode_efficiency=PERFECT, prefill_efficiency=PERFECT)
-IDEAL = replace(VLLM, step_overhead_s=0)
+NOTHING = Interval.exact(0)
+IDEAL = replace(VLLM, step_overhead_s=NOTHING)
 
 
 def speed(model=LLAMA_8B, engine=IDEAL, hardware=H200, layout=Layout(), **sizes):
@@ -76,7 +77,7 @@ def test_pipeline_stages_make_no_token_faster():
 
 
 def test_gathered_contexts_pass_through_memory_three_times():
-    ours = replace(MARQUEE, step_overhead_s=0)
+    ours = replace(MARQUEE, step_overhead_s=NOTHING, layer_overhead_s=NOTHING)
     kv = 16 * 1024 * 131_072 / 4.8e12
     assert speed(engine=ours).decode_step(16, 1024).expected - speed().decode_step(16, 1024).expected == pytest.approx(2 * kv)
 
