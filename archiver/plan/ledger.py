@@ -89,10 +89,10 @@ def _activations(replica: Replica, hardware: Hardware) -> LedgerLine:
 
 
 def _logits(replica: Replica) -> LedgerLine:
-    """Float32 logits of all that sample, and the sampler's copies of them: one in place, up to six where a whole vocabulary is sorted."""
+    """Float32 logits of all that sample, and the sampler's copies of them: one in place, up to nine where a whole vocabulary is sorted."""
     rows, vocab = replica.sizes.max_running, replica.model.vocab_size
     one = rows * vocab * 4
-    return _line("logits", f"{rows} sequences × {vocab:,} tokens × 4 bytes, twice", Interval(one, 2 * one, 7 * one))
+    return _line("logits", f"{rows} sequences × {vocab:,} tokens × 4 bytes, twice", Interval(one, 2 * one, 10 * one))
 
 
 def _context(hardware: Hardware) -> LedgerLine:
