@@ -68,7 +68,7 @@ def test_a_dense_file_is_the_model_that_it_was_made_of(kind: str, llama: Path, q
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q5_1", "Q8_0"])
-def test_quantized_layers_stay_packed_where_kernels_are_and_are_what_transformers_dequantizes(kind: str, llama: Path, tmp_path: Path) -> None:
+def test_quantized_layers_are_packed_and_are_what_transformers_dequantizes(kind: str, llama: Path, tmp_path: Path) -> None:
     checkpoint = open_gguf(llama, tmp_path, kind=kind)
     model, reference = load_gguf(checkpoint, "continuous"), checkpoint.load()
     layers = [name for name, module in reference.named_modules() if isinstance(module, nn.Linear)]
