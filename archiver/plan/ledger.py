@@ -25,6 +25,9 @@ _CPU_KV_SHARE = 0.25
 _CPU_TAKEN_SHARE = 0.5
 """What other programs may have taken of a machine's memory when the engine starts."""
 
+_MOST_SCORES = 2 * GIB
+_WORKSPACES = {"cuda": 64 << 20, "cpu": 32 << 20}
+
 
 def predict_ledger(replica: Replica, hardware: Hardware) -> MemoryLedger:
     """Return the ledger of one device; the KV cache gets what the other parts leave of its share, but no more than it can use."""
@@ -36,16 +39,16 @@ def predict_ledger(replica: Replica, hardware: Hardware) -> MemoryLedger:
 
 def kv_budget(replica: Replica, hardware: Hardware, fixed: Interval) -> Interval:
     """Return the bytes that are left for keys and values beside the ``fixed`` parts, even if sequences could not use them all."""
-    sizes = replica.sizes
-    if sizes.kv_memory_bytes is not None:
-        return Interval.exact(sizes.kv_memory_bytes)
+    sizes, most = replica.sizes, replica.sizes.kv_memory_bytes
+    if hardware.device == "cpu" and most is not None:
+        return Interval.exact(most)
     if hardware.device == "cpu":
         others = _CPU_TAKEN_SHARE * hardware.memory_bytes
         free = (hardware.memory_bytes - others - fixed.high, hardware.memory_bytes - fixed.expected, hardware.memory_bytes - fixed.low)
         return Interval(*(min(_CPU_KV_BYTES, _CPU_KV_SHARE * max(end, 0)) for end in free))
-    share = sizes.memory_fraction * hardware.memory_bytes
-    kept = _pool_share(replica)
-    return Interval(*(max(share - end, 0) * kept for end in (fixed.high, fixed.expected, fixed.low)))
+    share, kept = sizes.memory_fraction * hardware.memory_bytes, _pool_share(replica)
+    left = (max(share - end, 0) * kept for end in (fixed.high, fixed.expected, fixed.low))
+    return Interval(*(end if most is None else min(end, most) for end in left))
 
 
 def _weights(replica: Replica, hardware: Hardware) -> LedgerLine:
@@ -73,19 +76,26 @@ def _weights(replica: Replica, hardware: Hardware) -> LedgerLine:
 
 
 def _activations(replica: Replica, hardware: Hardware) -> LedgerLine:
-    """Tensors of one layer that live at once, for every token of the largest step; the rest is reused from layer to layer."""
-    model, tensor = replica.model, replica.layout.tensor
-    experts = max(model.num_active_experts, 1)
-    attention_width = (model.num_heads + 2 * max(model.num_kv_heads, 1)) * model.head_dim / tensor
-    mlp_width = 3 * model.intermediate_size * experts / tensor
-    width = 4 * model.hidden_size + max(attention_width + model.num_heads * model.head_dim / tensor, mlp_width)
-    tokens = replica.sizes.step_tokens
-    expected = tokens * width * model.dtype_bytes
-    formula = f"{tokens:,} tokens × {width:,.0f} numbers of one layer × {model.dtype_bytes} bytes"
-    # Above: scores of a long prompt's chunk where no fused attention kernel runs, in float32.
-    scores = replica.sizes.prefill_chunk_tokens * replica.sizes.max_model_len * model.num_heads / tensor * 4
-    slack = 64 * 2**20 if hardware.device == "cuda" else 32 * 2**20  # workspaces of matrix libraries
-    return _line("activations", formula, Interval(0.2 * expected, expected, 2 * expected + min(scores, 2 * GIB) + slack))
+    """Tensors of one layer that live at once, for every token of the largest step; the rest is reused from layer to layer.
+
+    An engine that gathers contexts also holds a copy of the longest one, and its mask for a chunk of prompt.
+    """
+    model, sizes, tensor = replica.model, replica.sizes, replica.layout.tensor
+    attention_width = 2 * (model.num_heads + max(model.num_kv_heads, 1)) * model.head_dim / tensor
+    mlp_width = 3 * model.intermediate_size * max(model.num_active_experts, 1) / tensor
+    width = 4 * model.hidden_size + max(attention_width, mlp_width)
+    expected = sizes.step_tokens * width * model.dtype_bytes
+    formula = f"{sizes.step_tokens:,} tokens × {width:,.0f} numbers of one layer × {model.dtype_bytes} bytes"
+    # On a CPU the step that is measured at load begins a prompt.
+    context = sizes.max_model_len if hardware.device == "cuda" else min(sizes.prefill_chunk_tokens, sizes.max_model_len)
+    scores = sizes.prefill_chunk_tokens * context * model.num_heads / tensor
+    if replica.engine.gathers_context and model.num_kv_heads:
+        copy = max(replica.engine.layer_bytes(layer, context, replica.kv_bytes, tensor) for layer in model.cache)
+        expected += copy + scores / model.num_kv_heads * model.dtype_bytes
+        formula += f"; keys and values of {context:,} tokens, copied, and their mask"
+    # Above: the scores themselves, in float32, where no fused attention kernel runs, and workspaces of matrix libraries.
+    above = min(4 * scores, _MOST_SCORES) + _WORKSPACES[hardware.device]
+    return _line("activations", formula, Interval(0.2 * expected, expected, 2 * expected + above))
 
 
 def _logits(replica: Replica) -> LedgerLine:
