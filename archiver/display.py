@@ -74,6 +74,8 @@ def _archive_facts(info: ArchiveInfo) -> Iterator[tuple[str, str]]:
     yield "size", f"{decimal(info.total_bytes)} in {len(info.members)} members, weights {decimal(info.weight_bytes)} ({info.format})"
     yield "frontend", _settings(info.frontend_keys)
     yield "settings", _settings(info.handler_section) or "the defaults"
+    if info.planned_for:
+        yield "planned for", info.planned_for
     yield "requirements", info.requirements or "none"
     yield "tested with", ", ".join(f"{package} {version}" for package, version in info.versions.items()) or "not recorded"
     yield "hashes", "of every member" if info.is_hashed else "none"

@@ -19,6 +19,7 @@ from archiver.package.reader import ArchiveReader, open_archive, read_integrity_
 from archiver.package.tensors import read_header
 from archiver.quantize.receipt import RECEIPT_FILE, Receipt
 from handlers.gguf_file import GgufFile
+from handlers.memory_ledger import PLAN_FILE
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
@@ -28,7 +29,7 @@ class ArchiveInfo:
     """Facts about an archive; sizes in bytes. ``num_parameters`` counts the elements of all weights, ``dtypes`` the same by dtype.
 
     ``versions`` are those of the packages that it was tested with; ``is_hashed`` says whether it lists its members' hashes.
-    ``quantization`` is the receipt of a checkpoint that ``marquee quantize`` made.
+    ``quantization`` is the receipt of a checkpoint that ``marquee quantize`` made, ``planned_for`` the hardware that its plan names.
     """
 
     path: str
@@ -48,6 +49,7 @@ class ArchiveInfo:
     versions: Mapping[str, str]
     is_hashed: bool
     quantization: Receipt | None
+    planned_for: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as for JSON."""
@@ -80,6 +82,7 @@ def inspect_archive(path: Path) -> ArchiveInfo:
             versions=record.versions if record else {},
             is_hashed=record is not None,
             quantization=_receipt(reader),
+            planned_for=_planned_for(reader),
         )
 
 
@@ -118,6 +121,14 @@ def _receipt(reader: ArchiveReader) -> Receipt | None:
     path = f"{MODEL_DIR}/{RECEIPT_FILE}"
     data = read_text_member(reader, path)
     return None if data is None else Receipt.parse(data, path)
+
+
+def _planned_for(reader: ArchiveReader) -> str | None:
+    try:
+        hardware = json.loads(read_text_member(reader, PLAN_FILE) or b"{}")["hardware"]
+        return f"{hardware['count']} × {hardware['name']}"
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _dtypes(reader: ArchiveReader, ggufs: Sequence[GgufFile]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from archiver.plan.model.facts import Role
+from handlers.errors import ConfigError
 from handlers.quant import formats
 from handlers.quant.formats import Format
 from handlers.quant.preflight import identify
@@ -98,8 +99,8 @@ def find_scheme(stored: StoredQuantization | None) -> Scheme:
         case "compressed-tensors":
             return _compressed_tensors(scheme, settings)
         case "fp8":
-            rows, columns = settings.get("weight_block_size") or (128, 128)
-            return replace(scheme, block_rows=int(rows), group_size=int(columns))
+            rows, columns = _block(settings, "weight_block_size") or (128, 128)
+            return replace(scheme, block_rows=rows, group_size=columns)
         case "bitsandbytes" if settings.get("bnb_4bit_use_double_quant") and scheme.bits == 4:
             # Scales are codes of a byte, with a scale of their own for every 256.
             return replace(scheme, scale_bytes=1 + 4 / 256, matrix_bytes=scheme.matrix_bytes + _SCALE_TABLE + _NESTED_JSON)
@@ -111,17 +112,28 @@ def _compressed_tensors(scheme: Scheme, settings: Mapping[str, Any]) -> Scheme:
     groups = [group.get("weights") for group in settings["config_groups"].values() if isinstance(group, Mapping)]
     weights = next(group for group in groups if isinstance(group, Mapping))
     bits = _number(weights, "num_bits", int(scheme.bits))
-    rows, columns = weights.get("block_structure") or (1, None)
+    rows, columns = _block(weights, "block_structure") or (1, _group(weights, "group_size", -1))
     if weights.get("strategy") == "tensor":
         return replace(scheme, scale_bytes=0, matrix_bytes=2)
     return replace(
         scheme,
         bits=bits,
         zero_bits=bits if scheme.zero_bits else 0,
-        group_size=columns or _group(weights, "group_size", -1),
-        block_rows=int(rows),
+        group_size=columns,
+        block_rows=rows,
         column_bytes=4 if weights.get("actorder") == "group" else 0,
     )
+
+
+def _block(settings: Mapping[str, Any], name: str) -> tuple[int, int] | None:
+    """Rows and columns that share a scale."""
+    match settings.get(name):
+        case None:
+            return None
+        case [int(rows), int(columns)] if rows > 0 and columns > 0:
+            return rows, columns
+        case value:
+            raise ConfigError(f"quantization_config has {value!r} as {name}, which must be a number of rows and one of columns")
 
 
 def _group(settings: Mapping[str, Any], name: str, default: int | None) -> int | None:

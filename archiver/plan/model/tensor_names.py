@@ -17,7 +17,7 @@ _ROLES: tuple[tuple[str, Role | None], ...] = (
     (r"router|\.gate\.|e_score_correction|exp_probs_b", Role.ROUTER),
     (r"lm_head|embed_out|^output\.|output_layer", Role.HEAD),
     (r"\bwpe\b|position", Role.POSITION),
-    (r"embed|\bwte\b|token_embd", Role.EMBEDDING),
+    (r"(?<!un)embed|\bwte\b|token_embd", Role.EMBEDDING),
     (r"\.(q|kv)_a_proj|attn_(q|kv)_a", Role.LATENT),
     (r"query_key_value|qkv|c_attn|W_pack", None),
     (r"\.(q|q_b)_proj|attn_q|\bwq\b|sinks", Role.QUERY),
@@ -26,7 +26,7 @@ _ROLES: tuple[tuple[str, Role | None], ...] = (
 )  # fmt: skip
 """The first that is found in a name decides; whatever has none is part of a perceptron."""
 
-_UNUSED = re.compile(r"rotary_emb|rope_freqs|(attn|attention)\.(masked_)?bias$|(^|\.)mtp\.|(^|\.)nextn\.")
+_UNUSED = re.compile(r"rotary_emb|rope_freqs|\.(attn|attention)\.(masked_)?bias$|(^|\.)mtp\.|(^|\.)nextn\.")
 """Masks and tables that models compute themselves, and layers that guess more than one token ahead, which engines load on request only."""
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks|blk)\.(\d+)\.")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from archiver.errors import UsageError
-from archiver.package import ArchiveSpec, build_archive, verify_archive
+from archiver.package import ArchiveSpec, build_archive, inspect_archive, verify_archive
 from archiver.plan.archived import PlanChoice, with_plan
 from archiver.plan.target import TargetOptions
 from handlers.config import parse_handler_config
@@ -36,6 +36,7 @@ def test_an_archive_carries_the_plan_that_it_was_configured_by(spec):
     assert parse_handler_config(config).engine.max_running == plan["sizes"]["max_running"] == 256
     assert (config["deviceType"], config["deviceIds"]) == ("gpu", [0])
     assert verify_archive(archive).ok
+    assert inspect_archive(archive).planned_for == "1 × NVIDIA H100 SXM 80 GB"
 
 
 def test_the_same_plan_gives_the_same_bytes(spec, tmp_path):
