@@ -7,7 +7,7 @@ from dataclasses import replace
 from archiver.errors import UsageError
 from archiver.plan.model.attention import read_head_dim, read_kv_heads
 from archiver.plan.model.facts import CacheLayer, ModelFacts, Role
-from archiver.plan.model.families import LIKE_LLAMA, find_family
+from archiver.plan.model.families import FAMILIES, LIKE_LLAMA
 from archiver.plan.model.feed_forward import dense_width, expert_width
 from archiver.plan.model.layer_kinds import read_num_layers
 from archiver.plan.model.parameters import model_parts
@@ -30,7 +30,7 @@ def compute_facts(whole: Settings, name: str) -> ModelFacts:
     """
     text = language_model(whole)
     model_type = str(text.get("model_type") or "")
-    family = find_family(model_type)
+    family = FAMILIES.get(model_type)
     parts = list(model_parts(text, family or LIKE_LLAMA))
     towers = list(read_towers(whole, text.number("hidden_size")))
     dtype, scheme = read_dtype(whole), read_scheme(whole)
@@ -38,7 +38,8 @@ def compute_facts(whole: Settings, name: str) -> ModelFacts:
     groups = stored_groups(weights, DTYPE_BYTES[dtype], scheme)
     num_experts = text.number("num_experts", 0)
     num_active_experts = text.number("num_experts_per_tok", 0) if num_experts else 0
-    has_heads = text.get("num_attention_heads") is not None
+    cache = tuple(_with_state_bytes(layer, DTYPE_BYTES[dtype]) for part in parts for layer in part.cache())
+    attends = any(layer.kind != "state" for layer in cache)
     return ModelFacts(
         name=name,
         architecture=_architecture(whole),
@@ -46,9 +47,9 @@ def compute_facts(whole: Settings, name: str) -> ModelFacts:
         num_layers=read_num_layers(text),
         hidden_size=text.number("hidden_size"),
         intermediate_size=expert_width(text) if num_experts else dense_width(text),
-        num_heads=text.number("num_attention_heads") if has_heads else 0,
-        num_kv_heads=read_kv_heads(text) if has_heads else 0,
-        head_dim=read_head_dim(text) if has_heads else 0,
+        num_heads=text.number("num_attention_heads") if attends else 0,
+        num_kv_heads=read_kv_heads(text) if attends else 0,
+        head_dim=read_head_dim(text) if attends else 0,
         vocab_size=text.number("vocab_size"),
         max_model_len=text.number("max_position_embeddings", 0) or None,
         dtype=dtype,
@@ -58,8 +59,10 @@ def compute_facts(whole: Settings, name: str) -> ModelFacts:
         num_experts=num_experts,
         num_active_experts=num_active_experts,
         weights=groups,
-        cache=tuple(_with_state_bytes(layer, DTYPE_BYTES[dtype]) for part in parts for layer in part.cache()),
-        num_active_elements=active_elements(groups, num_experts, num_active_experts),
+        cache=cache,
+        num_active_elements=active_elements(
+            groups, text.number("vocab_size") * text.number("hidden_size"), num_experts, num_active_experts
+        ),
         is_exact=False,
         is_multimodal=bool(towers),
         is_known=family is not None and all(tower.is_known for tower in towers),
@@ -70,7 +73,7 @@ def language_model(whole: Settings) -> Settings:
     """Return the settings of the language model, with what its family assumes where they are silent."""
     section = _text_section(whole)
     text = section or whole
-    family = find_family(str(text.get("model_type") or "")) or LIKE_LLAMA
+    family = FAMILIES.get(str(text.get("model_type") or ""), LIKE_LLAMA)
     tied = whole.get("tie_word_embeddings")
     if section and tied is not None:  # the whole model's word holds
         text = replace(text, values={**text.values, "tie_word_embeddings": tied})

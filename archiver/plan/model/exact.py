@@ -36,7 +36,7 @@ def with_headers(facts: ModelFacts, tensors: Mapping[str, StoredTensor], scheme:
     return replace(
         facts,
         weights=merged,
-        num_active_elements=active_elements(merged, facts.num_experts, facts.num_active_experts),
+        num_active_elements=active_elements(merged, facts.vocab_size * facts.hidden_size, facts.num_experts, facts.num_active_experts),
         is_exact=True,
         is_multimodal=any(group.role is Role.VISION for group in merged),
     )

@@ -80,10 +80,11 @@ class ModelFacts:
     """Sizes of a model; of a multimodal one, those of its language model, with the weights of all.
 
     ``dtype_bytes``: of an element that is computed with, 2 for bfloat16. ``format``: how the weights are stored; ``group_size`` of
-    quantized ones, in input columns (None: none, or whole rows). ``head_dim``: of a query head. ``num_active_elements`` take part in each
-    token: fewer than all with experts, and without embeddings. ``is_exact``: the weights are those of headers, not computed from the
-    configuration. ``intermediate_size``: of one expert where there are experts. ``max_model_len``: None when the configuration names none.
-    ``is_known``: the family has a description; one without is taken for a Llama.
+    quantized ones, in input columns (None: none, or whole rows). ``intermediate_size``: of one expert where there are experts.
+    ``num_heads``: of queries, each of ``head_dim``; 0, as the KV heads, where no layer attends. ``cache``: of each layer in turn; one with
+    attention beside a recurrent part has several. ``num_active_elements`` take part in each token: fewer than all with experts, and without
+    embeddings. ``is_exact``: the weights are those of headers, not computed from the configuration. ``is_known``: the family has a
+    description; one without is taken for a Llama. ``max_model_len``: None when the configuration names none.
     """
 
     name: str

@@ -17,11 +17,6 @@ LIKE_LLAMA = Family()
 """Also what a family that is not in the table is taken for."""
 
 
-def find_family(model_type: str) -> Family | None:
-    """Return the family's row; None for one that is not in the table."""
-    return FAMILIES.get(model_type)
-
-
 def _falcon_norms(settings: Settings) -> int:
     """Attention and MLP run side by side on one norm; since the new architecture on one each."""
     is_new = settings.flag("new_decoder_architecture")

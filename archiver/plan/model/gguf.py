@@ -42,6 +42,7 @@ def _facts(file: GgufFile, name: str) -> ModelFacts:
         sizes.most("attention.head_count"),
         sizes.most("attention.head_count_kv"),
     )
+    vocab_size, hidden_size = len(file.metadata["tokenizer.ggml.tokens"]), sizes.number("embedding_length")
     num_experts, num_active_experts = sizes.number("expert_count", 0), sizes.number("expert_used_count", 0)
     groups = merge_groups(_groups(file, num_layers, num_heads, num_kv_heads))
     return ModelFacts(
@@ -49,12 +50,12 @@ def _facts(file: GgufFile, name: str) -> ModelFacts:
         architecture=file.architecture,
         model_type=file.architecture,
         num_layers=num_layers,
-        hidden_size=sizes.number("embedding_length"),
+        hidden_size=hidden_size,
         intermediate_size=sizes.number("expert_feed_forward_length", 0) or sizes.most("feed_forward_length"),
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
         head_dim=sizes.head_dim("key") if num_heads else 0,
-        vocab_size=len(file.metadata["tokenizer.ggml.tokens"]),
+        vocab_size=vocab_size,
         max_model_len=sizes.number("context_length", 0) or None,
         dtype="float16",
         dtype_bytes=2,
@@ -64,7 +65,7 @@ def _facts(file: GgufFile, name: str) -> ModelFacts:
         num_active_experts=num_active_experts,
         weights=groups,
         cache=tuple(layer for index in range(num_layers) for layer in _kept(file, sizes, index)),
-        num_active_elements=active_elements(groups, num_experts, num_active_experts),
+        num_active_elements=active_elements(groups, vocab_size * hidden_size, num_experts, num_active_experts),
         is_exact=True,
     )
 

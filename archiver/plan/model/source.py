@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from archiver.errors import UsageError
+from archiver.package.checkpoint import CONFIG
 from archiver.package.hub import GGUF_SUFFIX, is_hub_id
 from archiver.package.members import MODEL_DIR
 from archiver.package.reader import is_archive, open_archive, read_manifest
@@ -27,20 +28,29 @@ def read_model(model: str | Path, *, revision: str | None = None) -> ModelFacts:
     anything else, and for what is damaged; ArchiverError where the hub cannot be reached.
     """
     path = Path(model).expanduser()
-    if is_archive(path):
-        with open_archive(path) as reader:
-            return _facts(read_headers(reader, str(path), f"{MODEL_DIR}/"), read_manifest(reader, path).model.model_name)
-    if path.is_dir():
-        with open_archive(path) as reader:
-            return _facts(read_headers(reader, str(path)), path.resolve().name)
-    if path.is_file():
-        return _of_file(path)
+    if path.exists():
+        try:
+            return _read_local(path)
+        except OSError as error:
+            raise UsageError(f"cannot read {error.filename or path}: {error.strerror}") from None
     if not isinstance(model, str) or not is_hub_id(model):
         raise UsageError(f"no such directory: {model} (a model on the Hugging Face hub has the form owner/name)")
     return _facts(hub_headers(model, revision), model.partition("/")[2])
 
 
-def _of_file(path: Path) -> ModelFacts:
+def _read_local(path: Path) -> ModelFacts:
+    if is_archive(path):
+        with open_archive(path) as reader:
+            return _facts(read_headers(reader, str(path), f"{MODEL_DIR}/"), read_manifest(reader, path).model.model_name)
+    if path.is_file():
+        return _read_file(path)
+    if not (path / CONFIG).is_file() and not any(path.glob(f"*{GGUF_SUFFIX}")):  # or all that lies below it would be listed first
+        raise UsageError(f"{path} is no checkpoint: it has no {CONFIG}")
+    with open_archive(path) as reader:
+        return _facts(read_headers(reader, str(path)), path.resolve().name)
+
+
+def _read_file(path: Path) -> ModelFacts:
     if path.suffix == ".json":
         return _facts(Headers(parse_config(path.read_bytes(), str(path)), str(path)), path.stem)
     if path.suffix != GGUF_SUFFIX:

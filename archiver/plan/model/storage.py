@@ -44,13 +44,16 @@ def with_dtype(facts: ModelFacts, dtype: str) -> ModelFacts:
     return replace(facts, dtype=dtype, dtype_bytes=dtype_bytes, weights=tuple(changed(group) for group in facts.weights), cache=cache)
 
 
-def active_elements(groups: Iterable[WeightGroup], num_experts: int, num_active: int) -> int:
-    """Return how many elements take part in each token: a share of the experts, and no look-ups, but an embedding that is the head, too."""
+def active_elements(groups: Iterable[WeightGroup], head_elements: int, num_experts: int, num_active_experts: int) -> int:
+    """Return how many elements take part in each token: of experts the active ones, and no look-ups.
+
+    ``head_elements``: of a head, which multiplies also where it is the embedding.
+    """
     sizes = {group.role: group.num_elements for group in groups}
-    sizes.setdefault(Role.HEAD, sizes.get(Role.EMBEDDING, 0))
+    sizes.setdefault(Role.HEAD, head_elements)
     unused = (Role.EMBEDDING, Role.POSITION, Role.VISION, Role.EXPERT)
-    experts = sizes.get(Role.EXPERT, 0) * num_active // max(num_experts, 1)
-    return sum(size for role, size in sizes.items() if role not in unused) + experts
+    used = sum(size for role, size in sizes.items() if role not in unused)
+    return used + sizes.get(Role.EXPERT, 0) * num_active_experts // max(num_experts, 1)
 
 
 def _stored_bytes(weight: Weight, dtype_bytes: int, scheme: Scheme) -> int:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch_file
+from safetensors.torch import save_file as save_torch_file
 
 from archiver.plan.model.computed import compute_facts
 from archiver.plan.model.facts import ModelFacts, Role
@@ -24,6 +26,22 @@ from tests.archiver.plan.model.test_public_models import MODELS, SHRUNKEN
 from tests.checkpoints import make_checkpoint
 from tests.quantized_checkpoints import make_bitsandbytes, make_compressed_tensors, make_fine_grained_fp8, make_torchao
 
+
+def make_mxfp4(directory: Path) -> Path:
+    """Write a tiny gpt-oss as it is published: of each expert's matrices codes, 32 in 16 bytes, and a scale for them."""
+    config = SHRUNKEN["gpt-oss-20b"] | {"hidden_size": 64, "intermediate_size": 64, "quantization_config": {"quant_method": "mxfp4"}}
+    build(config, dtype=torch.bfloat16).save_pretrained(directory)
+    (directory / "config.json").write_text(json.dumps(config))
+    file = directory / "model.safetensors"
+    tensors = load_torch_file(file)
+    for name in [name for name in tensors if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, inputs, outputs = tensors.pop(name).shape
+        tensors[f"{name}_blocks"] = torch.zeros(experts, outputs, inputs // 32, 16, dtype=torch.uint8)
+        tensors[f"{name}_scales"] = torch.zeros(experts, outputs, inputs // 32, dtype=torch.uint8)
+    save_torch_file(tensors, file)
+    return directory
+
+
 FAMILIES = {config["model_type"]: name for name, config in SHRUNKEN.items()}
 GPTQMODEL = Path(__file__).parents[3] / "fixtures" / "gptqmodel"
 TO_THE_BYTE: dict[str, Callable[[Path], Path]] = {
@@ -31,6 +49,7 @@ TO_THE_BYTE: dict[str, Callable[[Path], Path]] = {
     "gptq": lambda _: GPTQMODEL / "gptq-order",
     "gptq-int8": lambda _: GPTQMODEL / "gptq-int8",
     "fp8": make_fine_grained_fp8,
+    "mxfp4": make_mxfp4,
     "torchao-int8": make_torchao,
     **{f"compressed-{scheme}": partial(make_compressed_tensors, scheme=scheme) for scheme in
        ("W4A16", "W4A16_ASYM", "W8A16", "W8A8", "FP8", "FP8_DYNAMIC", "FP8_BLOCK")},
@@ -137,6 +156,13 @@ def test_only_experts_become_mxfp4() -> None:
     facts = compute_facts(Settings(config, "config.json"), "gpt-oss-20b")
     assert facts.weight_bytes == pytest.approx(13.76e9, rel=0.001)  # the published files
     assert facts.role_bytes(Role.HEAD) == 201088 * 2880 * 2
+
+
+def test_embeddings_that_are_the_head_multiply_and_those_of_layers_do_not() -> None:
+    gemma = read_model_of("gemma-3n-e4b-text")
+    embeddings = sum(group.num_elements for group in gemma.weights if group.role is Role.EMBEDDING)
+    assert embeddings == 262400 * 2048 + 262144 * 35 * 256
+    assert gemma.num_active_elements == gemma.num_elements - 262144 * 35 * 256
 
 
 def test_another_dtype() -> None:
