@@ -121,6 +121,8 @@ _JAMBA = _MAMBA | {"mamba_inner_norms": True, "attn_layer_period": 8, "attn_laye
                    "expert_layer_offset": 1, "num_experts": 16, "num_experts_per_tok": 2}  # fmt: skip
 _NEMOTRON_H = _MAMBA2 | {"state_size": 128, "n_groups": 8, "mamba_ssm_cache_dtype": "float32"}
 _ONLY_MAMBA = Family(_TIED | _MAMBA, num_norms=1, has_one_part_a_layer=True, kind="recurrent", recurrence="mamba")
+_QWEN3_NEXT = Family({"head_dim": 256, "full_attention_interval": 4}, qk_norm="head", has_output_gate=True, gates_shared_expert=True,
+                     recurrence="delta")  # fmt: skip
 _HYBRIDS = {
     "mamba": _ONLY_MAMBA,
     "falcon_mamba": _ONLY_MAMBA,
@@ -131,8 +133,9 @@ _HYBRIDS = {
     "bamba": Family(_MAMBA2, kind="recurrent", recurrence="mamba2"),
     "granitemoehybrid": Family(_MAMBA2, recurrence="mamba2"),
     "falcon_h1": Family(_MAMBA2 | {"mamba_rms_norm": False, "projectors_bias": False}, kind="both", recurrence="mamba2"),
-    "qwen3_next": Family({"head_dim": 256, "full_attention_interval": 4}, qk_norm="head", has_output_gate=True, gates_shared_expert=True,
-                         recurrence="delta"),
+    "qwen3_next": _QWEN3_NEXT,
+    "qwen3_5_text": _QWEN3_NEXT,
+    "qwen3_5_moe_text": _QWEN3_NEXT,
     "lfm2": Family(_TIED | {"conv_kernel": 3, "block_auto_adjust_ff_dim": True}, qk_norm="head", recurrence="convolution"),
 }  # fmt: skip
 

@@ -37,11 +37,8 @@ def gguf_facts(file: GgufFile, name: str) -> ModelFacts:
 
 def _facts(file: GgufFile, name: str) -> ModelFacts:
     sizes = _Sizes(file)
-    num_layers, num_heads, num_kv_heads = (
-        sizes.number("block_count"),
-        sizes.most("attention.head_count"),
-        sizes.most("attention.head_count_kv"),
-    )
+    num_layers = sizes.number("block_count")
+    num_heads, num_kv_heads = sizes.most("attention.head_count"), sizes.most("attention.head_count_kv")
     vocab_size, hidden_size = len(file.metadata["tokenizer.ggml.tokens"]), sizes.number("embedding_length")
     num_experts, num_active_experts = sizes.number("expert_count", 0), sizes.number("expert_used_count", 0)
     groups = merge_groups(_groups(file, num_layers, num_heads, num_kv_heads))
