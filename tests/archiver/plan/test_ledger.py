@@ -41,6 +41,15 @@ def test_an_fp8_cache_takes_half():
     assert replica(kv_dtype="fp8").sequence_bytes(8192) == replica().sequence_bytes(8192) / 2
 
 
+def test_weights_are_as_sure_as_what_they_come_from():
+    headers, computed, unknown = (
+        line(predict_ledger(replica(replace(LLAMA_8B, is_exact=exact, is_known=known)), H100), "weights").bytes
+        for exact, known in ((True, True), (False, True), (False, False))
+    )
+    assert headers.expected == computed.expected == unknown.expected
+    assert unknown.low < computed.low < headers.low < headers.expected < headers.high < computed.high < unknown.high
+
+
 @pytest.mark.parametrize(("tensor", "heads"), [(1, 8), (2, 4), (8, 1), (16, 1)])
 def test_ranks_beyond_the_kv_heads_hold_copies(tensor, heads):
     assert replica(layout=Layout(tensor=tensor)).sequence_bytes(16) == 16 * 32 * heads * 256 * 2
