@@ -2,14 +2,15 @@
 
     python -m tests.bench.simulate_bench --models tinychat,m135 --repeats 3 --out /tmp/simulate
 
-Before each replay a few steps are timed at the server itself, while it does nothing else; the prediction knows nothing more. Another one
-knows the steps of the engine alone, without server and clients: what they differ by is what these take of the machine. Turns in which other
-processes were busy are taken again.
+Before and after each replay a few steps are timed at the server itself, while it does nothing else, because a shared machine's speed drifts
+within a minute; the prediction knows nothing more. Another one knows the steps of the engine alone, without server and clients: what they
+differ by is what these take of the machine. Turns in which other processes were busy are taken again.
 """
 
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -111,17 +112,18 @@ class Bench:
         """Continuous or static."""
         return "static" if isinstance(self.settings, StaticSettings) else "continuous"
 
-    def calibrate(self, seed: str) -> TimingModel:
+    def time_steps(self, seed: str) -> Measurements:
         """Time the server's steps."""
         wait_s, streams = 0.0, _STREAMS
         if isinstance(self.settings, StaticSettings):
             wait_s, streams = self.settings.max_batch_delay_s, self.settings.batch_size
-        return _fit(StepTimer(partial(run_load, self.api), self.tokenizer, wait_s).measure(streams, seed))
+        return StepTimer(partial(run_load, self.api), self.tokenizer, wait_s).measure(streams, seed)
 
     def turn(self, load: Load, capacity: float, seed: int) -> Comparison:
-        """Time the server's steps, predict a trace, replay it."""
-        timing = self.calibrate(f"{seed}/{load.share}")
-        trace = load.trace(capacity, seed)
+        """Replay a trace, with the steps timed before and after, and predict it."""
+        name, trace = f"{seed}/{load.share}", load.trace(capacity, seed)
+        before, measured, after = self.time_steps(f"{name} before"), self._replay(trace, name), self.time_steps(f"{name} after")
+        timing = _fit(before, after)
         engine = replace(_fit(self.engine), request_overhead_s=timing.request_overhead_s) if self.engine else None
         return Comparison(
             self.model,
@@ -131,7 +133,7 @@ class Bench:
             timing,
             simulate(trace, timing, self.settings),
             simulate(trace, engine, self.settings) if engine else None,
-            self._replay(trace, f"{seed}/{load.share}"),
+            measured,
         )
 
     def _replay(self, trace: Sequence[TraceRequest], seed: str) -> Outcome:
@@ -175,12 +177,12 @@ def _run_model(model: str, checkpoint: Path, loads: Sequence[Load], repeats: int
     tokenizer = PlainTokenizer(checkpoint)
     engine, _ = _quietly(partial(_engine_steps, checkpoint, tokenizer), console)
     console.print(f"{model}: the engine alone, {_fit(engine)}")
-    for settings, steps in ((_continuous(checkpoint), engine), (_STATIC, None)):
+    for settings, alone in ((_continuous(checkpoint), engine), (_STATIC, None)):
         with _serving(checkpoint, settings) as server:
-            bench = Bench(model, Completions(server.openai_base_url(), "llm"), tokenizer, settings, steps)
-            bench.calibrate("warm-up")
-            timing, _ = _quietly(partial(bench.calibrate, "capacity"), console)
-            capacity = _capacity(replace(loads[0], share=1.0), timing, settings)
+            bench = Bench(model, Completions(server.openai_base_url(), "llm"), tokenizer, settings, alone)
+            bench.time_steps("warm-up")
+            steps, _ = _quietly(partial(bench.time_steps, "capacity"), console)
+            capacity = _capacity(replace(loads[0], share=1.0), _fit(steps), settings)
             for repeat, load in product(range(repeats), loads):
                 console.print(f"{repeat + 1}/{repeats} {bench.batching} at {load.share:.0%} of {capacity:.1f} requests/s")
                 comparison, others_share = _quietly(partial(bench.turn, load, capacity, repeat), console)
@@ -231,8 +233,9 @@ def _serving(checkpoint: Path, settings: Settings) -> Iterator[TorchServe]:
             yield server
 
 
-def _fit(measurements: Measurements) -> TimingModel:
-    return TimingModel.fit(measurements.steps, measurements.request_overhead_s)
+def _fit(*turns: Measurements) -> TimingModel:
+    overhead_s = statistics.mean(turn.request_overhead_s for turn in turns)
+    return TimingModel.fit([step for turn in turns for step in turn.steps], overhead_s)
 
 
 def _capacity(load: Load, timing: TimingModel, settings: Settings) -> float:
