@@ -16,17 +16,15 @@ TINYCHAT = Path(__file__).resolve().parents[3] / "examples" / "tinychat" / "mode
 
 
 def relative_errors(source: Path, quantized: Path) -> list[float]:
-    """Return the relative error of each packed layer's weight."""
+    """Return the relative error of each layer's weight that is not what it was."""
+    from archiver.quantize.quality.layers import layer_errors
     from handlers.config import ModelConfig
-    from handlers.native.packed_linear import PackedLinear
     from handlers.weights.checkpoint import Checkpoint
     from handlers.weights.quantized import load_quantized
 
     plain = Checkpoint.open(source, ModelConfig(dtype="float32")).load()
     model = load_quantized(Checkpoint.open(quantized, ModelConfig(dtype="float32")))
-    packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-    weights = {name: plain.get_submodule(name).weight.detach() for name in packed}
-    return [float((packed[name].dequantize() - weight).norm() / weight.norm()) for name, weight in weights.items()]
+    return [error.relative_error for error in layer_errors(plain, model) if error.relative_error]
 
 
 @pytest.mark.parametrize(
