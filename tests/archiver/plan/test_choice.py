@@ -103,7 +103,7 @@ def test_what_the_user_settled_is_kept():
     assert (option.max_running, option.replica.sizes.memory_fraction, option.replica.sizes.max_model_len) == (7, 0.6, 2048)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     gpu=st.sampled_from(["t4", "l4", "a10g", "a100-40", "h100-sxm", "h200", "mi300x"]),
     count=st.sampled_from([1, 2, 4, 8]),
