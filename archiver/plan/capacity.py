@@ -17,8 +17,9 @@ NOT_KV: tuple[Part, ...] = ("weights", "activations", "logits", "context", "grap
 class Capacity:
     """Of one replica, with the memory that is expected for keys and values.
 
-    ``kv_bytes`` of each of its devices; ``max_context``: tokens of the longest sequence that fits alone, at most the model's own limit;
-    ``sequences``: how many fit at once when all are of the workload's median length, and when all are of its 95th percentile.
+    ``kv_bytes`` of each of its devices, ``bytes_per_token`` of one token more; ``max_context``: tokens of the longest sequence that fits
+    alone, at most the model's own limit; ``sequences``: how many fit at once when all are of the workload's median length, and when all are
+    of its 95th percentile.
     """
 
     kv_bytes: Interval
@@ -35,11 +36,10 @@ class Capacity:
 def find_capacity(replica: Replica, hardware: Hardware, ledger: MemoryLedger, workload: Workload) -> Capacity:
     """Return what the device's memory holds beside the fixed parts of ``ledger``."""
     budget = kv_budget(replica, hardware, ledger.total(*NOT_KV))
-    block = replica.sizes.block_tokens
     lengths = workload.sequence_tokens
     fitting = Quantiles(*(_count(budget.expected, replica.sequence_bytes(length)) for length in (lengths.p50, lengths.p95)))
     longest = replica.model.max_model_len or replica.sizes.max_model_len
-    return Capacity(budget, replica.sequence_bytes(block) / block, longest_sequence(replica, budget.expected, longest), fitting)
+    return Capacity(budget, replica.token_bytes, longest_sequence(replica, budget.expected, longest), fitting)
 
 
 def longest_sequence(replica: Replica, kv_bytes: float, limit: int) -> int:

@@ -39,11 +39,11 @@ def choose(request: PlanRequest) -> Choice:
     engine = request.engine or (VLLM if request.hardware.device == "cuda" else own)
     options = [evaluate(request, engine, layout) for layout in ([request.layout] if request.layout else layouts(request.count))]
     fitting = [option for option in options if judge(option).fits != "no"]
-    fast = [option for option in fitting if _misses(option) is None]
+    fast = [option for option in fitting if missed_target(option) is None]
     chosen = (fast or fitting or [max(options, key=_closeness)])[0]
     rejected = tuple(Rejection(option, _fault(option, chosen)) for option in options if option is not chosen)
     ours = evaluate(request, own, chosen.layout)
-    is_taken = request.engine is None and (not fitting or judge(ours).fits != "no") and (not fast or _misses(ours) is None)
+    is_taken = request.engine is None and (not fitting or judge(ours).fits != "no") and (not fast or missed_target(ours) is None)
     return Choice(ours if is_taken and not ours.engine_lacks else chosen, _praise(chosen, bool(fast)), rejected)
 
 
@@ -51,12 +51,15 @@ def _closeness(option: Option) -> tuple[bool, float]:
     return option.obstacle is None, option.capacity.kv_bytes.expected - option.ledger.total(*NOT_KV).expected
 
 
-def _misses(option: Option) -> str | None:
-    """Say which latency the option is expected to miss; None if it meets what is asked for."""
+def missed_target(option: Option) -> str | None:
+    """Say which latency or rate the option is expected to miss; None if it meets what is asked for."""
     workload = option.request.workload
     for name, wanted_ms, expected_s in (("ITL", workload.itl_ms, option.itl_s), ("TTFT", workload.ttft_ms, option.ttft_s)):
         if wanted_ms is not None and 1000 * expected_s.expected > wanted_ms:
-            return f"{name} {1000 * expected_s.expected:,.0f} ms, and {wanted_ms:g} ms are asked for"
+            return f"{name} {_ms(expected_s)}, and {wanted_ms:g} ms are asked for"
+    if workload.rate is not None and workload.rate * workload.output_tokens.p50 > option.tokens_per_s.expected:
+        needed = workload.rate * workload.output_tokens.p50
+        return f"{option.tokens_per_s.expected:,.0f} tokens/s, and {workload.rate:g} requests a second take {needed:,.0f}"
     return None
 
 
@@ -64,9 +67,11 @@ def _praise(option: Option, is_fast: bool) -> str:
     layout = option.layout
     if layout.num_gpus == 1:
         return "one device"
+    if option.request.layout:
+        return "as asked for"
     if judge(option).fits == "no":
         return "no way fits; this one comes nearest"
-    if not is_fast and (missed := _misses(option)):
+    if not is_fast and (missed := missed_target(option)):
         return f"no way is fast enough: {missed}"
     if layout.gpus_per_replica == 1:
         return f"{layout.data} whole replicas: data parallelism needs no exchange between devices, and gives the most throughput"
@@ -77,7 +82,7 @@ def _fault(option: Option, chosen: Option) -> str:
     verdict = judge(option)
     if verdict.fits == "no":
         return verdict.sentence
-    if missed := _misses(option):
+    if missed := missed_target(option):
         return missed
     reason = _loss(option, chosen)
     at_full_load = f"{reason}: {option.full_load_tokens_per_s:,.0f} tokens/s at full load against {chosen.full_load_tokens_per_s:,.0f}"

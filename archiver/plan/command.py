@@ -77,6 +77,8 @@ class Output:
 def plan_for(options: PlanOptions, on_stage: OnStage = lambda stage, done, total: None) -> tuple[Plan, tuple[str, ...]]:
     """Return the plan, and warnings about the machine; raises UsageError, in one line, for what cannot be planned."""
     target = find_target(options.target, on_stage)
+    if options.kv_dtype == "fp8" and target.hardware.device == "cpu":
+        raise UsageError("--kv-dtype fp8 is for GPUs: leave it out, or name one with --gpu")
     model = as_loaded(_requantized(read_model(options.model, revision=options.revision), options.recipe), target.hardware, options.dtype)
     request = PlanRequest(
         model=model,

@@ -108,7 +108,7 @@ def _logits(replica: Replica) -> LedgerLine:
     """Float32 logits of all that sample, and the sampler's copies of them: one in place, up to nine where a whole vocabulary is sorted."""
     rows, vocab = replica.sizes.max_running, replica.model.vocab_size
     one = rows * vocab * 4
-    return _line("logits", f"{rows} sequences × {vocab:,} tokens × 4 bytes, twice", Interval(one, 2 * one, 10 * one))
+    return _line("logits", f"{_count(rows)} × {vocab:,} tokens × 4 bytes, twice", Interval(one, 2 * one, 10 * one))
 
 
 def _context(hardware: Hardware) -> LedgerLine:
@@ -126,11 +126,11 @@ def _graphs(replica: Replica, hardware: Hardware) -> LedgerLine:
 def _kv_cache(replica: Replica, hardware: Hardware, fixed: Interval) -> LedgerLine:
     sizes = replica.sizes
     budget = kv_budget(replica, hardware, fixed)
-    token = replica.sequence_bytes(sizes.block_tokens) / sizes.block_tokens
+    token = replica.token_bytes
     useful = sizes.max_running * replica.sequence_bytes(sizes.max_model_len)
-    formula = f"{_per_token(replica)}; at most {sizes.max_running} sequences × {sizes.max_model_len:,} tokens"
+    formula = f"{_per_token(replica)}; at most {_count(sizes.max_running)} × {sizes.max_model_len:,} tokens"
     block = token * sizes.block_tokens
-    ends = [min(end, useful) // block * block if block else 0.0 for end in (budget.low, budget.expected, budget.high)]
+    ends = [min(end, useful) // block * block if block else min(end, useful) for end in (budget.low, budget.expected, budget.high)]
     pool = Interval(max(ends[0] - block, 0), ends[1], ends[2])  # whole blocks: rounding may cost one
     if token:
         formula += f"; {pool.expected / token:,.0f} tokens"
@@ -171,6 +171,10 @@ def _per_token(replica: Replica) -> str:
 
 def _line(part: Part, formula: str, estimate: Interval) -> LedgerLine:
     return LedgerLine(part, formula, Interval(*(float(math.ceil(end)) for end in (estimate.low, estimate.expected, estimate.high))))
+
+
+def _count(num_sequences: int) -> str:
+    return f"{num_sequences:,} sequence{'s' * (num_sequences != 1)}"
 
 
 def _size(num_bytes: float) -> str:

@@ -12,10 +12,13 @@ _NUM_SPECULATED = 4
 def deployment_of(plan: Plan, model: str, num_threads: int | None = None) -> Deployment:
     """Return what a plan decides, for the renderers of ``archiver.plan.peers``; ``model`` is what the server is given to load.
 
-    Raises ValueError for a plan whose parts are more than its device has.
+    Raises ValueError for a plan whose parts are more than its device has, and for a model that keeps no keys and values.
     """
     option, request = plan.option, plan.request
     sizes, ledger, layout = option.replica.sizes, option.ledger, option.layout
+
+    if not option.capacity.bytes_per_token:
+        raise ValueError(f"{request.model.name} keeps no keys and values, which these flags are about")
 
     def part(*names: Part) -> int:
         return int(ledger.total(*names).expected)

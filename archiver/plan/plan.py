@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from archiver.plan.choice import Rejection, choose
+from archiver.plan.choice import Rejection, choose, missed_target
 from archiver.plan.configuration import engine_settings, frontend_keys, server_properties
 from archiver.plan.option import Option
 from archiver.plan.recommendation import Advice, advise
@@ -46,6 +46,11 @@ class Plan:
         """What it is a plan for."""
         return self.option.request
 
+    @property
+    def missed_target(self) -> str | None:
+        """Which latency or rate is expected to be missed; None if none is."""
+        return missed_target(self.option)
+
     def operating_points(self) -> tuple[OperatingPoint, ...]:
         """Return what to expect of batches of 1, 2, 4 … sequences, up to twice what is planned, and of what is planned."""
         option, context = self.option, self.request.workload.mean_context_tokens
@@ -82,6 +87,7 @@ class Plan:
             },
             "verdict": asdict(self.verdict),
             "reason": self.reason,
+            "missed_target": self.missed_target,
             "rejected": [{"layout": asdict(each.option.layout), "reason": each.reason} for each in self.rejected],
             "remedies": [remedy.change for remedy in self.remedies],
             "advice": [asdict(advice) for advice in self.advice],

@@ -77,13 +77,13 @@ def _weights(option: Option) -> Iterator[Advice]:
         yield Advice("weights", f"{model.format.name}, as they are", "quantized already; again would only lose quality")
         return
     tried = [(_requantized(option, row), label, recipe) for row, label, recipe in _preferred(request)]
-    smaller, label, recipe = next((each for each in tried if each[0].capacity.tokens), tried[-1])
+    smaller, label, recipe = next((each for each in tried if each[0].capacity.sequences.p50), tried[-1])
     faster = smaller.tokens_per_s.expected / option.tokens_per_s.expected
     alone = option.speed.decode_step(1, request.workload.mean_context_tokens).expected
     alone /= smaller.speed.decode_step(1, request.workload.mean_context_tokens).expected
     size = f"{gib(smaller.request.model.weight_bytes)} instead of {gib(model.weight_bytes)}"
-    room = f"KV cache for {smaller.capacity.tokens:,} tokens instead of {option.capacity.tokens:,}"
-    together = f", {faster:.1f}x with all places taken" if option.capacity.tokens else ""
+    room = f"{smaller.capacity.sequences.p50:,} median sequences fit at once instead of {option.capacity.sequences.p50:,}"
+    together = f", {faster:.1f}x with all places taken" if option.capacity.sequences.p50 else ""
     speed = f"{alone:.1f}x as fast alone{together}, by the bounds"
     yield Advice("weights", f"{label} (marquee quantize --recipe {recipe})", f"{size}; {room}; {speed}; measure the quality first")
 
@@ -105,9 +105,9 @@ def _keys_and_values(option: Option) -> Advice:
     request, is_short = option.request, option.wanted_sequences > option.capacity.sequences.p95
     if request.kv_dtype == "fp8":
         return Advice("KV cache", "FP8", "as asked for: half the bytes a token, at a small loss that should be measured")
-    if is_short and option.capacity.tokens and has_fp8(request.hardware):
+    if is_short and option.capacity.sequences.p50 and has_fp8(request.hardware):
         return Advice("KV cache", "FP8, on vLLM (--kv-dtype fp8)", "memory limits how many sequences run at once, and this doubles them")
-    if not option.capacity.tokens:
+    if not option.capacity.sequences.p50:
         return Advice("KV cache", request.model.dtype, "the weights are what does not fit")
     return Advice("KV cache", request.model.dtype, "memory does not limit the load: nothing is gained by fewer bits")
 

@@ -24,6 +24,8 @@ from handlers.config import EngineConfig
 
 _BATCH_SIZE, _DELAY_S = 8, 0.1  # what the guide's example has, where no rate can be kept up with
 
+_UNLIMITED_BLOCKS = 1 << 20  # of a model that keeps no tokens
+
 
 def replay(plan: Plan, trace: Iterable[TraceRequest], points: Path | None = None) -> Mapping[str, Outcome]:
     """Return what one replica would make of ``trace``, by the kind of batching.
@@ -42,8 +44,8 @@ def replay(plan: Plan, trace: Iterable[TraceRequest], points: Path | None = None
 def continuous_settings(option: Option) -> ContinuousSettings:
     """Return the engine's sizes as the plan has them."""
     sizes, engine = option.replica.sizes, {name: value for name, value in engine_settings(option).items() if name == "max_waiting"}
-    block_bytes = option.replica.sequence_bytes(sizes.block_tokens)
-    num_blocks = int(option.ledger.total("kv_cache").expected // block_bytes) if block_bytes else 1 << 20
+    block_bytes = option.replica.token_bytes * sizes.block_tokens
+    num_blocks = int(option.ledger.total("kv_cache").expected // block_bytes) if block_bytes else _UNLIMITED_BLOCKS
     if not num_blocks:
         raise UsageError(f"there is nothing to simulate: {plan_problem(option)}")
     return ContinuousSettings(

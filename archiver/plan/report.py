@@ -59,6 +59,8 @@ def _headline(plan: Plan) -> RenderableType:
         Text(f"on {where}; figures are of the engine {option.replica.engine.name}"),
         Text(str(plan.verdict), style=_STYLES[plan.verdict.fits]),
     ]
+    if plan.missed_target:
+        lines.append(Text(f"misses its target: {plan.missed_target}", style=_STYLES["if"]))
     lines += [Text(f"  would fit: {remedy.change}") for remedy in plan.remedies]
     return Group(*lines)
 
@@ -81,13 +83,19 @@ def _limits(plan: Plan) -> Table:
     option, workload = plan.option, plan.request.workload
     capacity, lengths = option.capacity, workload.sequence_tokens
     table = _facts("Limits of each replica" if option.layout.data > 1 else "Limits")
-    table.add_row("KV cache", f"{capacity.tokens:,} tokens of {capacity.bytes_per_token:,.0f} bytes on each device")
+    table.add_row("KV cache", f"{capacity.tokens:,} tokens of {capacity.bytes_per_token:,.0f} bytes on each device{_state(plan)}")
     longest = f" of the model's {plan.request.model.max_model_len:,}" if plan.request.model.max_model_len else ""
     table.add_row("longest sequence", f"{capacity.max_context:,} tokens{longest}")
     table.add_row(f"sequences of {lengths.p50:,} tokens (p50)", f"{capacity.sequences.p50:,} at once")
     table.add_row(f"sequences of {lengths.p95:,} tokens (p95)", f"{capacity.sequences.p95:,} at once")
     table.add_row("planned", f"{option.max_running:,} run at once; more wait, and the last are preempted where memory runs short")
     return table
+
+
+def _state(plan: Plan) -> str:
+    replica = plan.option.replica
+    state = replica.sequence_bytes(replica.sizes.block_tokens) - replica.token_bytes * replica.sizes.block_tokens
+    return f", and {gib(state)} for each sequence, whatever its length" if state >= 1 else ""
 
 
 def _speed(plan: Plan) -> Table:

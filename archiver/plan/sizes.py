@@ -48,6 +48,12 @@ class Replica:
         whole = self.engine.sequence_bytes(self.model, tokens, self.kv_bytes, self.layout.tensor)
         return whole * stage_share(self.model, self.layout)
 
+    @property
+    def token_bytes(self) -> float:
+        """Return what each GPU keeps of one token more of a short sequence: states, which do not grow, are left out."""
+        block = self.sizes.block_tokens
+        return (self.sequence_bytes(2 * block) - self.sequence_bytes(block)) / block
+
 
 def stage_share(model: ModelFacts, layout: Layout) -> float:
     """Return which share of the layers the largest pipeline stage has."""

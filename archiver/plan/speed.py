@@ -62,7 +62,7 @@ class SpeedModel:
             base_s=self._step(self._weight_bytes(self.replica.sizes.max_running), 0, 0).expected,
             per_decode_s=token_s,
             per_prompt_token_s=token_s,
-            per_context_token_s=self._kv_bytes(block) / block / device,
+            per_context_token_s=self._kv_bytes(block) / block / device,  # a state is read as often as a block
         )
 
     def balanced_batch(self) -> int:
