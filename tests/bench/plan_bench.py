@@ -92,7 +92,7 @@ def compare_speed(model: str, checkpoint: Path, repeats: int) -> Iterator[Compar
     try:
         timer = StepTimer(engine.run, PlainTokenizer(checkpoint))
         for streams in _STREAMS:
-            steps = [timer.measure(streams, f"{model}/{repeat}").steps for repeat in range(repeats)]
+            steps = [timer.measure(streams, f"{model}/{streams}/{repeat}").steps for repeat in range(repeats)]
             step = steps[0][1]
             predicted = speed.decode_step(streams, step.num_context_tokens // streams) * 1000
             yield Comparison(model, f"step of {streams}", "ms", predicted, tuple(1000 * each[1].seconds for each in steps))

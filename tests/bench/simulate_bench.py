@@ -51,10 +51,10 @@ from tests.bench.workload import Job, Lengths, Tokenizer, Workload
 _STATIC_HANDLER = Path(__file__).parents[2] / "examples" / "static_batching" / "handler.py"
 _STATIC = StaticSettings(batch_size=8, max_batch_delay_s=0.06)
 _STREAMS = 16
-# A turn in which others have more of the machine is taken again, after a pause.
+# A turn begins when others have hardly any of the machine, if that comes, and is taken again where they had more of it after all.
 _OTHERS_SHARE = 0.05
 _ATTEMPTS = 4
-_PAUSE_S = 15.0
+_LOOK_S, _PATIENCE_S = 3.0, 300.0
 _TABLE_WIDTH = 160
 _FIGURES = {
     "tokens/s": lambda outcome: outcome.output_tokens_per_s,
@@ -162,8 +162,8 @@ def main(
     """Run the benchmark, print a table a model, write JSON."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers are stopped
     console, machine = Console(width=_TABLE_WIDTH), Machine.here()
-    lengths = Quantiles.parse(prompt_tokens, "--prompt-tokens"), Quantiles.parse(output_tokens, "--output-tokens")
-    planned = [Load(float(share), seconds, *lengths) for share in loads.split(",")]
+    prompts, outputs = (Quantiles(*map(int, lengths.split(","))) for lengths in (prompt_tokens, output_tokens))
+    planned = [Load(float(share), seconds, prompts, outputs) for share in loads.split(",")]
     comparisons: list[Comparison] = []
     for model in models.split(","):
         found = list(_run_model(model, find_checkpoint(model, cache), planned, repeats, console))
@@ -193,14 +193,22 @@ def _quietly(measure: Callable[[], T], console: Console) -> tuple[T, float]:
     """Measure while others do little; return the result, and their share of the machine. If they never rest, it is the best of a few."""
     turns: list[tuple[T, float]] = []
     while len(turns) < _ATTEMPTS:
-        if turns:
-            time.sleep(_PAUSE_S)
+        _await_quiet()
         begin = Moment.now()
         turns.append((measure(), begin.others_share()))
         if turns[-1][1] <= _OTHERS_SHARE:
             break
         console.print(f"    others took {turns[-1][1]:.0%} of the machine")
     return min(turns, key=lambda turn: turn[1])
+
+
+def _await_quiet() -> None:
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < deadline_s:
+        begin = Moment.now()
+        time.sleep(_LOOK_S)
+        if begin.others_share() <= _OTHERS_SHARE:
+            return
 
 
 def _engine_steps(checkpoint: Path, tokenizer: Tokenizer) -> Measurements:
