@@ -11,6 +11,7 @@ from typing import Any
 
 from archiver.errors import UsageError
 from archiver.package.archive import ArchiveSpec
+from archiver.package.model_config import load_model_config
 from archiver.plan.command import PlanOptions, plan_for
 from archiver.plan.model.source import read_model
 from archiver.plan.plan import Plan
@@ -55,7 +56,8 @@ def with_plan(spec: ArchiveSpec, choice: PlanChoice) -> ArchiveSpec:
             raise
         logger.warning("no plan goes into the archive: %s", error)
         return spec
-    engine = {**spec.settings.get("engine", {}), **content["settings"]}
+    user = load_model_config(spec.config, spec.settings).get("handler", {}).get("engine") or {}
+    engine = {**content["settings"], **user}
     return replace(
         spec,
         settings={**spec.settings, "engine": engine} if engine else spec.settings,

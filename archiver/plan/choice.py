@@ -57,10 +57,19 @@ def missed_target(option: Option) -> str | None:
     for name, wanted_ms, expected_s in (("ITL", workload.itl_ms, option.itl_s), ("TTFT", workload.ttft_ms, option.ttft_s)):
         if wanted_ms is not None and 1000 * expected_s.expected > wanted_ms:
             return f"{name} {_ms(expected_s)}, and {wanted_ms:g} ms are asked for"
-    if workload.rate is not None and workload.rate * workload.output_tokens.p50 > option.tokens_per_s.expected:
-        needed = workload.rate * workload.output_tokens.p50
-        return f"{option.tokens_per_s.expected:,.0f} tokens/s, and {workload.rate:g} requests a second take {needed:,.0f}"
+    if (busy := _busy_share(option)) > 1:
+        return f"{workload.rate:g} requests a second would keep {option.layout.num_gpus} device(s) busy for {busy:,.1f} s of each second"
     return None
+
+
+def _busy_share(option: Option) -> float:
+    """Return which share of the time the stated rate takes, prompts and answers of median length; 0 without one."""
+    workload = option.request.workload
+    if workload.rate is None:
+        return 0.0
+    prompt = max(workload.prompt_tokens.p50 - workload.shared_prefix_tokens, 1)
+    answer_s = workload.output_tokens.p50 * option.itl_s.expected / option.max_running
+    return workload.rate / option.layout.data * (option.speed.prefill(prompt).expected + answer_s)
 
 
 def _praise(option: Option, is_fast: bool) -> str:

@@ -80,12 +80,16 @@ def plan_for(options: PlanOptions, on_stage: OnStage = lambda stage, done, total
     if options.kv_dtype == "fp8" and target.hardware.device == "cpu":
         raise UsageError("--kv-dtype fp8 is for GPUs: leave it out, or name one with --gpu")
     model = as_loaded(_requantized(read_model(options.model, revision=options.revision), options.recipe), target.hardware, options.dtype)
+    settings = _engine_settings(options)
+    longest = settings.get("max_model_len", model.max_model_len)
+    if model.max_model_len is not None and longest > model.max_model_len:
+        raise UsageError(f"max_model_len is {longest:,}, and {model.name} takes sequences of at most {model.max_model_len:,} tokens")
     request = PlanRequest(
         model=model,
         hardware=target.hardware,
         count=target.count,
-        workload=options.workload.within(model.max_model_len),
-        settings=_engine_settings(options),
+        workload=options.workload.within(longest),
+        settings=settings,
         kv_dtype=options.kv_dtype,
         engine=_engine(options, target.hardware),
         layout=_layout(options, target.count),
@@ -202,7 +206,7 @@ def _engine(options: PlanOptions, hardware: Hardware) -> Engine | None:
 def _layout(options: PlanOptions, count: int) -> Layout | None:
     if options.tensor_parallel is None and options.pipeline_parallel is None:
         return None
-    tensor, pipeline = options.tensor_parallel or 1, options.pipeline_parallel or 1
+    tensor, pipeline = (1 if degree is None else degree for degree in (options.tensor_parallel, options.pipeline_parallel))
     if tensor < 1 or pipeline < 1 or count % (tensor * pipeline):
         raise UsageError(f"--tensor-parallel {tensor} × --pipeline-parallel {pipeline} does not divide {count} GPUs (--count)")
     return Layout(tensor, pipeline, count // (tensor * pipeline))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from archiver.errors import UsageError
@@ -47,8 +48,8 @@ class Workload:
     def __post_init__(self) -> None:
         for name in ("rate", "concurrency", "ttft_ms", "itl_ms"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"--{name.replace('_', '-')} must be a number above 0, got {value}")
         if self.shared_prefix_tokens < 0:
             raise UsageError(f"--shared-prefix-tokens must be 0 or more, got {self.shared_prefix_tokens}")
 

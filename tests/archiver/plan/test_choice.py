@@ -86,6 +86,13 @@ def test_heads_that_cannot_be_divided_rule_a_way_out():
     assert reasons[Layout(tensor=8)] == "8 does not divide 60 attention heads"
 
 
+def test_a_rate_that_prompts_alone_exceed_is_said():
+    load = Workload(Quantiles(8000, 8000), Quantiles(50, 50), rate=20)
+    missed = make_plan(request(workload=load, has_stated_load=True)).missed_target
+    assert missed is not None and missed.startswith("20 requests a second would keep 1 device(s) busy for ")
+    assert make_plan(request(workload=replace(load, rate=0.5), has_stated_load=True)).missed_target is None
+
+
 def test_slow_links_are_named():
     choice = choose(request(hardware=L4, count=2))
     reasons = {each.option.layout: each.reason for each in choice.rejected}
