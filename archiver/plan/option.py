@@ -110,10 +110,10 @@ def _with(request: PlanRequest, replica: Replica) -> Option:
 def _first_sizes(request: PlanRequest, layout: Layout) -> EngineSizes:
     """Return what the user set, the defaults for the rest, and as many sequences as the load has or a device may run."""
     engine, most = replace(EngineConfig(), **request.settings), _MOST_RUNNING[request.hardware.device]
-    share = math.ceil((request.workload.concurrency or most * layout.data) / layout.data)
+    share = most if request.workload.concurrency is None else min(math.ceil(request.workload.concurrency / layout.data), _MANAGEABLE)
     return EngineSizes(
         max_model_len=engine.max_model_len or request.model.max_model_len or request.workload.sequence_tokens.p95,
-        max_running=engine.max_running if "max_running" in request.settings else min(share, most),
+        max_running=engine.max_running if "max_running" in request.settings else share,
         prefill_chunk_tokens=engine.prefill_chunk_tokens,
         block_tokens=engine.block_tokens,
         memory_fraction=engine.memory_fraction,

@@ -11,7 +11,7 @@ from archiver.plan.choice import choose
 from archiver.plan.engines import VLLM
 from archiver.plan.hardware.catalogue import load_catalogue
 from archiver.plan.hardware.profile import has_fp8
-from archiver.plan.model.storage import requantize
+from archiver.plan.model.storage import requantize, with_dtype
 from archiver.plan.option import Option
 from archiver.plan.request import PlanRequest
 from archiver.plan.verdict import gib, judge
@@ -69,6 +69,8 @@ def _smaller_loads(option: Option) -> Iterator[Remedy]:
 def _smaller_numbers(request: PlanRequest) -> Iterator[Remedy]:
     """FP8 keys and values, fewer bits a weight, and both: for GPUs that have the instructions, as the guide has it."""
     device, model = request.hardware, request.model
+    if device.device == "cpu" and "bfloat16" not in device.flops:
+        return  # our engine unpacks them there
     if device.device == "cpu":
         yield from _quantized(request, AWQ, "weights of 4 bits (GGUF Q4_K_M, or awq-int4)")
         return
@@ -103,4 +105,6 @@ def _more_devices(request: PlanRequest) -> Iterator[Remedy]:
 def _larger_devices(request: PlanRequest) -> Iterator[Remedy]:
     larger = [device for device in load_catalogue() if device.memory_bytes > request.hardware.memory_bytes]
     for device in sorted(larger, key=lambda device: device.memory_bytes):
-        yield Remedy(f"{request.count} × {device.name} instead of {request.hardware.name}", replace(request, hardware=device))
+        # What a CPU computes in float32, GPUs compute in half precision.
+        model = with_dtype(request.model, "bfloat16") if request.hardware.device == "cpu" else request.model
+        yield Remedy(f"{request.count} × {device.name} instead of {request.hardware.name}", replace(request, hardware=device, model=model))

@@ -124,7 +124,7 @@ def test_whatever_is_asked_the_plan_is_whole_and_what_fits_holds_what_it_promise
     plan = make_plan(request(hardware=find_hardware(gpu), count=count, workload=load, has_stated_load=True))
     option = plan.option
     assert option.layout.num_gpus == count
-    assert 1 <= option.max_running <= 256
+    assert 1 <= option.max_running <= (256 if concurrency is None else min(concurrency, 1024))
     assert len(plan.rejected) + 1 == len({rejection.option.layout for rejection in plan.rejected} | {option.layout})
     if plan.verdict.fits == "yes":
         assert option.wanted_sequences * option.replica.sequence_bytes(prompt + output) <= option.capacity.kv_bytes.low
