@@ -51,12 +51,15 @@ def find_target(options: TargetOptions, on_stage: OnStage = lambda stage, done, 
 def as_loaded(model: ModelFacts, hardware: Hardware, dtype: str | None = None) -> ModelFacts:
     """Return a model as it would lie in memory: in ``dtype``, if one is asked for.
 
-    A CPU that does not multiply half-precision numbers computes in float32, and unpacks quantized weights when it loads them.
+    A CPU that does not multiply half-precision numbers computes in float32, and unpacks quantized weights when it loads them. A GPU without
+    bfloat16 (before Ampere) computes in float16.
     """
     if dtype is not None:
         return with_dtype(model, dtype)
     if hardware.device == "cpu" and "bfloat16" not in hardware.flops and model.dtype != "float32":
         return with_dtype(requantize(model, PLAIN) if model.format is not PLAIN else model, "float32")
+    if hardware.device == "cuda" and "bfloat16" not in hardware.flops and model.dtype == "bfloat16":
+        return with_dtype(model, "float16")
     return model
 
 

@@ -111,8 +111,12 @@ def test_a_recipe_plans_as_if_it_had_been_carried_out(llama):
     assert 2.5 < plain["model"]["weight_bytes"] / quantized["model"]["weight_bytes"] < 3  # embedding and head stay plain
 
 
+def test_a_gpu_without_bfloat16_computes_in_float16(llama):
+    assert json.loads(plan(llama, "--gpu", "t4", "--recipe", "awq-int4", "--json").output)["model"]["dtype"] == "float16"
+
+
 def test_a_checkpoint_is_planned_by_its_headers():
-    content = json.loads(plan(TINYCHAT, "--gpu", "t4", "--json").output)
+    content = json.loads(plan(TINYCHAT, "--gpu", "l4", "--json").output)
     assert content["model"] == {
         "name": "model",
         "architecture": "LlamaForCausalLM",
