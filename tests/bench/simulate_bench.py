@@ -50,7 +50,8 @@ from tests.bench.workload import Job, Lengths, Tokenizer, Workload
 
 _STATIC_HANDLER = Path(__file__).parents[2] / "examples" / "static_batching" / "handler.py"
 _STATIC = StaticSettings(batch_size=8, max_batch_delay_s=0.06)
-_STREAMS = 16
+# How many decode at once in the steps that are timed; one alone, too.
+_CONTINUOUS_STREAMS, _STATIC_STREAMS = (4, 16, 48), (4, 8)
 # A turn begins when others have hardly any of the machine, if that comes, and is taken again where they had more of it after all.
 _OTHERS_SHARE = 0.05
 _ATTEMPTS = 4
@@ -114,9 +115,8 @@ class Bench:
 
     def time_steps(self, seed: str) -> Measurements:
         """Time the server's steps."""
-        wait_s, streams = 0.0, _STREAMS
-        if isinstance(self.settings, StaticSettings):
-            wait_s, streams = self.settings.max_batch_delay_s, self.settings.batch_size
+        is_static = isinstance(self.settings, StaticSettings)
+        wait_s, streams = (_STATIC.max_batch_delay_s, _STATIC_STREAMS) if is_static else (0.0, _CONTINUOUS_STREAMS)
         return StepTimer(partial(run_load, self.api), self.tokenizer, wait_s).measure(streams, seed)
 
     def turn(self, load: Load, capacity: float, seed: int) -> Comparison:
@@ -215,8 +215,8 @@ def _engine_steps(checkpoint: Path, tokenizer: Tokenizer) -> Measurements:
     engine = InProcessEngine(checkpoint, tokenizer)
     try:
         timer = StepTimer(engine.run, tokenizer)
-        timer.measure(_STREAMS, "warm-up")
-        return timer.measure(_STREAMS, "engine")
+        timer.measure(_CONTINUOUS_STREAMS, "warm-up")
+        return timer.measure(_CONTINUOUS_STREAMS, "engine")
     finally:
         engine.close()
 

@@ -19,7 +19,7 @@ from tests.bench.others import Moment
 from tests.bench.step_times import StepTimer
 from tests.bench.workload import Job
 
-TRUE = TimingModel(0.008, per_decode_s=0.0004, per_prompt_token_s=0.0002, per_context_token_s=0.00001, request_overhead_s=0.005)
+TRUE = TimingModel(0.008, per_decode_s=0.0004, per_prompt_token_s=0.0002, request_overhead_s=0.005)
 CONTINUOUS = ContinuousSettings(num_blocks=4096, max_model_len=1024)
 STATIC = StaticSettings(8, 0.06)
 
@@ -42,17 +42,17 @@ def test_the_steps_of_a_server_are_found_from_outside(replay, settings, wait_s):
         answers = replay(trace, TRUE, settings).run().answers
         return Run(streams, tuple(Answer(each.arrival_s, each.end_s) for each in answers), 0.0)
 
-    measured = StepTimer(run, Letters(), wait_s).measure(8, "seed")
+    measured = StepTimer(run, Letters(), wait_s).measure((4, 8), "seed")
     assert measured.request_overhead_s == pytest.approx(TRUE.request_overhead_s, abs=0.002)  # the short prompt is taken for a decode
-    fitted = TimingModel.fit(measured.steps)
-    for name in ("base_s", "per_decode_s", "per_prompt_token_s", "per_context_token_s"):
-        assert getattr(fitted, name) == pytest.approx(getattr(TRUE, name), rel=0.1)
+    assert [step.num_decodes for step in measured.steps] == [1, 4, 8, 0]
+    for step in measured.steps:
+        assert step.seconds == pytest.approx(TRUE.step_s(step.num_decodes, step.num_prompt_tokens, step.num_context_tokens), rel=0.1)
 
 
 def test_a_failed_request_is_no_measurement():
     timer = StepTimer(lambda jobs, streams: Run(streams, (Answer(0.0, 1.0, error="429: full"),), 0.0), Letters())
     with pytest.raises(RuntimeError, match="429: full"):
-        timer.measure(4, "seed")
+        timer.measure((4,), "seed")
 
 
 def test_clients_come_at_their_times_and_do_not_wait_for_each_other():
