@@ -91,14 +91,15 @@ def compare_speed(model: str, checkpoint: Path, repeats: int) -> Iterator[Compar
     engine = InProcessEngine(checkpoint, PlainTokenizer(checkpoint))
     try:
         timer = StepTimer(engine.run, PlainTokenizer(checkpoint))
-        for streams in _STREAMS:
-            steps = [timer.measure(streams, f"{model}/{streams}/{repeat}").steps for repeat in range(repeats)]
-            step = steps[0][1]
-            predicted = speed.decode_step(streams, step.num_context_tokens // streams) * 1000
-            yield Comparison(model, f"step of {streams}", "ms", predicted, tuple(1000 * each[1].seconds for each in steps))
-        prompt = steps[0][3].num_prompt_tokens
-        measured = tuple(1000 * each[3].seconds for each in steps)
-        yield Comparison(model, f"prompt of {prompt}", "ms", speed.prefill(prompt) * 1000, measured)
+        runs = [timer.measure(_STREAMS[1:], f"{model}/{repeat}").steps for repeat in range(repeats)]
+        for index, step in enumerate(runs[0]):
+            measured = tuple(1000 * run[index].seconds for run in runs)
+            if step.num_decodes:
+                predicted = speed.decode_step(step.num_decodes, step.num_context_tokens // step.num_decodes)
+                yield Comparison(model, f"step of {step.num_decodes}", "ms", predicted * 1000, measured)
+            else:
+                predicted = speed.prefill(step.num_prompt_tokens)
+                yield Comparison(model, f"prompt of {step.num_prompt_tokens}", "ms", predicted * 1000, measured)
     finally:
         engine.close()
 
