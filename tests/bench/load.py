@@ -151,7 +151,7 @@ def run_load(api: Api, jobs: Sequence[Job], streams: int) -> Run:
     cpu_s = time.process_time()
     transcripts = asyncio.run(_all_clients(api, jobs, streams))
     cpu_s = time.process_time() - cpu_s
-    return Run(streams, tuple(_read(api, transcript) for transcript in transcripts), cpu_s)
+    return Run(streams, tuple(read_answer(api, transcript) for transcript in transcripts), cpu_s)
 
 
 async def _all_clients(api: Api, jobs: Sequence[Job], streams: int) -> list[Transcript]:
@@ -165,10 +165,11 @@ async def _all_clients(api: Api, jobs: Sequence[Job], streams: int) -> list[Tran
 
 async def _one_client(http: httpx.AsyncClient, api: Api, waiting: Iterator[tuple[int, Job]], transcripts: dict[int, Transcript]) -> None:
     for number, job in waiting:  # shared by all clients: each takes the next one
-        transcripts[number] = await _ask(http, api, job)
+        transcripts[number] = await ask(http, api, job)
 
 
-async def _ask(http: httpx.AsyncClient, api: Api, job: Job) -> Transcript:
+async def ask(http: httpx.AsyncClient, api: Api, job: Job) -> Transcript:
+    """Send one request and keep what comes, unread."""
     status, arrivals, failure = 0, [], None
     started_s = time.perf_counter()
     try:
@@ -181,7 +182,8 @@ async def _ask(http: httpx.AsyncClient, api: Api, job: Job) -> Transcript:
     return Transcript(job, started_s, time.perf_counter(), status, tuple(arrivals), failure)
 
 
-def _read(api: Api, transcript: Transcript) -> Answer:
+def read_answer(api: Api, transcript: Transcript) -> Answer:
+    """Return what a transcript says; a request that failed is an answer with an error."""
     if transcript.failure or transcript.status != httpx.codes.OK:
         error = transcript.failure or f"{transcript.status}: {transcript.body[:200].decode(errors='replace')}"
         return Answer(transcript.started_s, transcript.ended_s, error=error)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import httpx
 
-from tests.bench.load import Answer, Api, Arrival, Transcript
+from tests.bench.load import Answer, Api, Transcript, ask, read_answer
 from tests.bench.workload import Job
 
 _TIMEOUT_S = 600.0
@@ -19,7 +20,7 @@ _TIMEOUT_S = 600.0
 
 def run_open_loop(api: Api, jobs: Sequence[Job], arrivals_s: Sequence[float]) -> list[Answer]:
     """Send each job at its time, in seconds from now; return the answers in the order of the jobs when all are there."""
-    return [_read(api, transcript) for transcript in asyncio.run(_send_all(api, jobs, arrivals_s))]
+    return [read_answer(api, transcript) for transcript in asyncio.run(_send_all(api, jobs, arrivals_s))]
 
 
 async def _send_all(api: Api, jobs: Sequence[Job], arrivals_s: Sequence[float]) -> list[Transcript]:
@@ -31,21 +32,6 @@ async def _send_all(api: Api, jobs: Sequence[Job], arrivals_s: Sequence[float]) 
 
 
 async def _send(http: httpx.AsyncClient, api: Api, job: Job, at_s: float) -> Transcript:
+    """Ask at the time, and count from when it was due: a client that is late, because the machine is busy, has waited too."""
     await asyncio.sleep(max(at_s - time.perf_counter(), 0.0))
-    status, arrivals, failure = 0, [], None
-    try:
-        async with http.stream("POST", api.url, **api.body(job)) as response:
-            status = response.status_code
-            async for data in response.aiter_raw():
-                arrivals.append(Arrival(time.perf_counter(), data))
-    except httpx.HTTPError as error:
-        failure = repr(error)
-    # Counted from when it was due: a client that is late, because the machine is busy, has waited too.
-    return Transcript(job, at_s, time.perf_counter(), status, tuple(arrivals), failure)
-
-
-def _read(api: Api, transcript: Transcript) -> Answer:
-    if transcript.failure or transcript.status != httpx.codes.OK:
-        error = transcript.failure or f"{transcript.status}: {transcript.body[:200].decode(errors='replace')}"
-        return Answer(transcript.started_s, transcript.ended_s, error=error)
-    return api.read(transcript)
+    return replace(await ask(http, api, job), started_s=at_s)
