@@ -87,7 +87,8 @@ def _read(file: Path, spec: ArchiveSpec) -> Mapping[str, Any]:
     """Read a plan that was made before, for this very model."""
     try:
         content = json.loads(file.read_bytes())
-        schema, engine, planned = content["schema"], content["engine"], content["model"]["num_parameters"]
+        schema, engine = content["schema"], content["engine"]
+        planned = content["model"]["architecture"], content["model"]["num_parameters"]
         plan: dict[str, Any] = content | {key: content[key] for key in ("settings", "frontend", "ledger")}
     except OSError as error:
         raise UsageError(f"cannot read --plan {file}: {error.strerror}") from None
@@ -97,10 +98,15 @@ def _read(file: Path, spec: ArchiveSpec) -> Mapping[str, Any]:
         raise UsageError(f"--plan {file} is of another version of marquee: make it again with `marquee plan --out`")
     if engine != "marquee":
         raise UsageError(f"--plan {file} is for the engine {engine}: make one for ours with `marquee plan --engine marquee --out`")
-    actual = read_model(spec.source).num_elements
+    model = read_model(spec.source)
+    actual = model.architecture, model.num_elements
     if planned != actual:
-        raise UsageError(f"--plan {file} is for a model of {planned:,} parameters, and {spec.source.name} has {actual:,}")
+        raise UsageError(f"--plan {file} is for {_named(*planned)}, and {spec.source.name} is {_named(*actual)}")
     return plan
+
+
+def _named(architecture: str, num_parameters: int) -> str:
+    return f"a {architecture} of {num_parameters:,} parameters"
 
 
 def _refusal(plan: Plan) -> str:

@@ -117,7 +117,9 @@ def show(plan: Plan, options: PlanOptions, output: Output) -> None:
     show_plan(plan, console)
     if outcomes:
         show_outcomes(outcomes, console)
-    if output.with_peers:
+    if output.with_peers and not renderings:
+        console.print("No other server's flags would make it fit, or it keeps no keys and values that they could be about.")
+    elif output.with_peers:
         show_peers(renderings, console)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from archiver.plan.engines import MARQUEE
 from archiver.plan.hardware import limits
 from archiver.plan.option import Option
 from archiver.plan.static_batching import StaticBatching
@@ -70,7 +71,10 @@ def frontend_keys(option: Option, batching: StaticBatching | None) -> dict[str, 
 
 
 def model_config(option: Option, batching: StaticBatching | None) -> dict[str, Any]:
-    """Return the whole of ``model-config.yaml`` for our ready handlers, as an archive would have it."""
+    """Return the whole of ``model-config.yaml``: for our ready handlers, or for a handler of another engine what is not the engine's."""
+    if option.replica.engine.name != MARQUEE.name:
+        workers = {"minWorkers": option.layout.data, "maxWorkers": option.layout.data}
+        return dict(sorted({**frontend_keys(option, batching), **workers}.items()))
     settings = engine_settings(option)
     engine = replace(EngineConfig(), **settings)
     keys = frontend_keys(option, batching)

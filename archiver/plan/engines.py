@@ -15,6 +15,7 @@ KvDtype = Literal["auto", "fp8"]
 @dataclass(frozen=True)
 class Engine:
     """``keeps_windows``: of a sliding layer it keeps the window only; ``keeps_latents``: of latent attention what it is computed from.
+    ``batches_states``: it runs layers that keep a state with continuous batching.
 
     ``gathers_context``: it copies a layer's keys and values together before it attends to them, and so reads and writes them once more.
     ``num_graphs``: CUDA graphs that it captures at the start. ``step_overhead_s`` and ``layer_overhead_s``: what a step, and each layer in
@@ -24,6 +25,7 @@ class Engine:
     name: str
     keeps_windows: bool
     keeps_latents: bool
+    batches_states: bool
     has_fp8_kv: bool
     has_tensor_parallel: bool
     gathers_context: bool
@@ -48,6 +50,7 @@ MARQUEE = Engine(
     "marquee",
     keeps_windows=False,
     keeps_latents=False,
+    batches_states=False,
     has_fp8_kv=False,
     has_tensor_parallel=False,
     gathers_context=True,
@@ -63,6 +66,7 @@ VLLM = Engine(
     "vllm",
     keeps_windows=True,
     keeps_latents=True,
+    batches_states=True,
     has_fp8_kv=True,
     has_tensor_parallel=True,
     gathers_context=False,

@@ -7,20 +7,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from archiver.plan.capacity import Capacity, find_capacity
-from archiver.plan.engines import Engine
+from archiver.plan.engines import MARQUEE, Engine
 from archiver.plan.layout import Layout, indivisible
 from archiver.plan.ledger import predict_ledger
+from archiver.plan.model.facts import ModelFacts
 from archiver.plan.request import PlanRequest
 from archiver.plan.sizes import EngineSizes, Replica
 from archiver.plan.speed import SpeedModel
 from handlers.config import EngineConfig
 from handlers.memory_ledger import Interval, MemoryLedger
+from handlers.quant.machine import dotted
 
 _MOST_RUNNING = {"cuda": 256, "cpu": 64}
 """Sequences at once where the load asks for no number: beyond it latency grows more than throughput."""
 
 _MANAGEABLE = 1024
 _GIB = 1 << 30
+_MACHINE_GPUS = 8
+_BUSY_MINUTE = 1.5
+"""How many more sequences are in progress at times than on the average."""
+_ROUNDS = 20
 
 
 @dataclass(frozen=True)
@@ -40,16 +46,22 @@ class Option:
     @property
     def obstacle(self) -> str | None:
         """Why it cannot be, whatever the memory; None if it can."""
+        if self.layout.gpus_per_replica > _MACHINE_GPUS:
+            return f"a replica on {self.layout.gpus_per_replica} GPUs crosses machines, whose network is not planned for"
         return indivisible(self.request.model, self.layout) or self.engine_lacks
 
     @property
     def engine_lacks(self) -> str | None:
         """What the engine would have to do that it does not; None if it does all."""
-        engine = self.replica.engine
+        engine, model, hardware = self.replica.engine, self.request.model, self.request.hardware
         if self.layout.gpus_per_replica > 1 and not engine.has_tensor_parallel:
             return f"the engine {engine.name} runs a replica on one device"
         if self.replica.sizes.kv_dtype == "fp8" and not engine.has_fp8_kv:
             return f"the engine {engine.name} has no FP8 KV cache"
+        if hardware.device == "cuda" and not engine.batches_states and any(layer.kind == "state" for layer in model.cache):
+            return f"the engine {engine.name} leaves layers that keep a state to transformers' generate, without a KV budget"
+        if engine.name == MARQUEE.name and hardware.capability is not None:
+            return _lacks_kernels(model, hardware.capability)
         return None
 
     @property
@@ -85,10 +97,13 @@ class Option:
         chunk = self.replica.sizes.prefill_chunk_tokens
         return self.speed.prefill(max(prompt, 1)) + self.itl_s * (math.ceil(prompt / chunk) if prompt > 0 else 1)
 
-    @property
+    @cached_property
     def wanted_sequences(self) -> int:
-        """Sequences that each replica is asked to hold at once: its share of the load, one if nobody said."""
-        return math.ceil((self.request.workload.concurrency or 1) / self.layout.data)
+        """Sequences that each replica is asked to hold at once: its share of those in progress, by number or rate; one if nobody said."""
+        workload = self.request.workload
+        if workload.concurrency is None and workload.rate is not None:
+            return sequences_in_progress(self, workload.rate, _MANAGEABLE)
+        return math.ceil((workload.concurrency or 1) / self.layout.data)
 
 
 def evaluate(request: PlanRequest, engine: Engine, layout: Layout) -> Option:
@@ -140,15 +155,29 @@ def _max_running(option: Option) -> int:
     if workload.itl_ms is not None:
         limits.append(option.speed.largest_batch(workload.itl_ms / 1000, workload.mean_context_tokens, option.max_running))
     if workload.concurrency is None and workload.rate is not None:
-        limits.append(_by_rate(option, workload.rate))
+        limits.append(math.ceil(_BUSY_MINUTE * sequences_in_progress(option, workload.rate, option.max_running)))
     return max(min(limits), 1)
 
 
-def _by_rate(option: Option, rate: float) -> int:
-    """Return the sequences in progress at a rate, by Little's law, with half as many again for a busy minute."""
-    workload, running = option.request.workload, 1
-    for _ in range(20):  # more in progress make each slower, until both agree
-        step_s = option.speed.decode_step(running, workload.mean_context_tokens).expected
-        seconds = option.speed.prefill(workload.prompt_tokens.p50).expected + workload.output_tokens.p50 * step_s
-        running = min(max(math.ceil(1.5 * rate / option.layout.data * seconds), 1), option.max_running)
+def sequences_in_progress(option: Option, rate: float, most: int) -> int:
+    """Return the sequences that each replica has in progress at a rate, by Little's law; ``most`` where it cannot keep up.
+
+    Steps that read prompts are longer, so that only what prompts leave of the time is for answers.
+    """
+    workload, each = option.request.workload, rate / option.layout.data
+    prompt_s = option.speed.prefill(max(workload.prompt_tokens.p50 - workload.shared_prefix_tokens, 1)).expected
+    left = 1 - each * prompt_s
+    if left <= 0:
+        return most
+    running = 1
+    for _ in range(_ROUNDS):  # more in progress make each slower, until both agree
+        step_s = option.speed.decode_step(running, workload.mean_context_tokens).expected / left
+        running = min(max(math.ceil(each * (prompt_s + workload.output_tokens.p50 * step_s)), 1), most)
     return running
+
+
+def _lacks_kernels(model: ModelFacts, capability: tuple[int, int]) -> str | None:
+    route = model.format.route("cuda")
+    if route is None or route.capability <= capability:
+        return None
+    return f"{model.format.name} needs a GPU of compute capability {dotted(route.capability)} or newer on our engine"

@@ -111,19 +111,20 @@ def make_plan(request: PlanRequest) -> Plan:
 
 
 def _batching(option: Option) -> StaticBatching | None:
-    """Tune TorchServe's own batching to the rate: a batch lasts as long as its longest answer, over prompts padded to the longest."""
+    """Tune TorchServe's own batching to the rate: a batch lasts as long as its longest answer, over prompts padded to its longest."""
     workload = option.request.workload
     if workload.rate is None:
         return None
 
     def service_s(batch: int) -> float:
         steps = option.speed.decode_step(batch, workload.mean_context_tokens).expected * workload.output_tokens.p95
-        return option.speed.prefill(batch * workload.prompt_tokens.p50).expected + steps
+        longest = workload.prompt_tokens.p50 if batch == 1 else workload.prompt_tokens.p95
+        return batch * option.speed.prefill(longest).expected + steps
 
     latency_s = None
     if workload.ttft_ms is not None and workload.itl_ms is not None:
         latency_s = (workload.ttft_ms + workload.itl_ms * workload.output_tokens.p95) / 1000
-    return tune(workload.rate / option.layout.data, service_s, latency_s)
+    return tune(workload.rate / option.layout.data, service_s, latency_s, largest=option.capacity.sequences.p95)
 
 
 def _model(request: PlanRequest) -> dict[str, Any]:

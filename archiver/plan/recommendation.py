@@ -76,6 +76,10 @@ def _weights(option: Option) -> Iterator[Advice]:
     if model.format is not PLAIN:
         yield Advice("weights", f"{model.format.name}, as they are", "quantized already; again would only lose quality")
         return
+    if request.hardware.device == "cpu" and "bfloat16" not in request.hardware.flops:
+        reason = "this CPU does not multiply bfloat16: Marquee's engine would unpack packed weights, and llama.cpp's does not"
+        yield Advice("weights", "GGUF, engine llamacpp (marquee quantize --recipe gguf:Q4_K_M)", reason)
+        return
     tried = [(_requantized(option, row), label, recipe) for row, label, recipe in _preferred(request)]
     smaller, label, recipe = next((each for each in tried if each[0].capacity.sequences.p50), tried[-1])
     faster = smaller.tokens_per_s.expected / option.tokens_per_s.expected
@@ -125,6 +129,8 @@ def _speculation(option: Option) -> Advice:
 
 
 def _prefixes(option: Option) -> Advice:
+    if option.replica.engine.name != VLLM.name and any(layer.kind == "state" for layer in option.request.model.cache):
+        return Advice("prefix caching", "none", "transformers' generate has none")
     shared, prompt = option.request.workload.shared_prefix_tokens, option.request.workload.prompt_tokens.p50
     if not shared:
         return Advice("prefix caching", "on", "it costs next to nothing, and any system prompt or chat that is continued gains by it")

@@ -105,7 +105,7 @@ def _speed(plan: Plan) -> Table:
     table.add_row("between tokens", f"{_between(option.itl_s * 1000)} ms{_target(workload.itl_ms)}")
     prompt = f"a prompt of {workload.prompt_tokens.p95:,} tokens that need not wait"
     table.add_row("first token", f"{_between(option.ttft_s * 1000)} ms for {prompt}{_target(workload.ttft_ms)}")
-    table.add_row("balanced batch", f"{option.speed.balanced_batch():,}: up to it, another sequence adds little to a step")
+    table.add_row("balanced batch", f"{option.speed.balanced_batch():,}: weights alone; reading contexts comes on top")
     table.add_row("calibrated", _calibration(plan.request.hardware))
     if plan.batching:
         setting = f"batchSize {plan.batching.batch_size}, maxBatchDelay {plan.batching.max_batch_delay_ms} ms"

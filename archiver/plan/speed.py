@@ -39,9 +39,13 @@ class SpeedModel:
         return self.verify_step(batch, context_tokens, num_drafted=0)
 
     def verify_step(self, batch: int, context_tokens: int, num_drafted: int) -> Interval:
-        """Return how long it takes to compute ``num_drafted`` guesses and one token more for each sequence, whose context is read once."""
-        tokens = batch * (num_drafted + 1)
-        read_bytes = self._weight_bytes(tokens) + batch * self._kv_bytes(context_tokens)
+        """Return how long it takes to compute ``num_drafted`` guesses and one token more for each sequence, whose context is read once.
+
+        Of pipeline stages each works on another part of the batch.
+        """
+        part = -(-batch // self.replica.layout.pipeline)
+        tokens = part * (num_drafted + 1)
+        read_bytes = self._weight_bytes(tokens) + part * self._kv_bytes(context_tokens)
         return self._step(read_bytes, tokens * self._token_flops(context_tokens), tokens)
 
     def prefill(self, num_tokens: int) -> Interval:
@@ -57,7 +61,7 @@ class SpeedModel:
         """Return the expected times as a sum, for the simulator: reading and multiplying are added up, which errs to the slow side."""
         device, per_flop = self.hardware.decode_bandwidth.expected, 1 / self._flops().expected
         block = self.replica.sizes.block_tokens
-        token_s = self._token_flops(0) * per_flop * self.replica.layout.pipeline
+        token_s = self._token_flops(0) * per_flop
         return TimingModel(
             base_s=self._step(self._weight_bytes(self.replica.sizes.max_running), 0, 0).expected,
             per_decode_s=token_s,
@@ -83,7 +87,7 @@ class SpeedModel:
         return low
 
     def _step(self, read_bytes: float, flops: float, num_tokens: int) -> Interval:
-        """A token passes all pipeline stages, one after the other, and all others wait in each: two all-reduces a layer between ranks."""
+        """Tokens pass all pipeline stages, one after the other; ranks of tensor parallelism exchange twice a layer."""
         model, layout = self.replica.model, self.replica.layout
         device = _longer(_seconds(read_bytes, self.hardware.decode_bandwidth), _seconds(flops, self._flops())) * layout.pipeline
         hidden_bytes = num_tokens * model.hidden_size * model.dtype_bytes
@@ -117,8 +121,8 @@ class SpeedModel:
         """FLOP/s for what is multiplied; a device that does not multiply it takes the next best."""
         model = self.replica.model
         wanted = (_MULTIPLIED_AS.get(model.format.name), model.dtype, *_HALF_PRECISION)
-        peak = next(self.hardware.flops[dtype] for dtype in wanted if dtype in self.hardware.flops)  # type: ignore[index]
-        return self.hardware.prefill_efficiency.share * peak
+        rates = (self.hardware.prefill_flops(dtype) for dtype in wanted if dtype is not None)  # type: ignore[arg-type]
+        return next(rate for rate in rates if rate is not None)
 
 
 def _seconds(amount: float, per_second: Interval) -> Interval:

@@ -26,13 +26,17 @@ def mean_batch(batch_size: int, rate: float, delay_s: float) -> float:
     return min(batch_size, 1 + rate * delay_s)
 
 
-def tune(rate: float, service_s: Callable[[int], float], latency_s: float | None = None) -> StaticBatching | None:
-    """Return the smallest batch that one worker can keep up with ``rate`` requests a second with; None if none can, in ``latency_s``.
+def tune(
+    rate: float, service_s: Callable[[int], float], latency_s: float | None = None, largest: int = _LARGEST_BATCH
+) -> StaticBatching | None:
+    """Return the smallest batch that one worker can keep up with ``rate`` requests a second with.
+
+    None if none of at most ``largest`` can, in ``latency_s``.
 
     ``service_s`` is how long a batch of a size takes. A batch that is being worked on delays the next, whose requests gather meanwhile: in
     the mean they wait for half of the delay, and for the worker as in an M/D/1 queue of batches.
     """
-    for batch_size in range(1, _LARGEST_BATCH + 1):
+    for batch_size in range(1, min(largest, _LARGEST_BATCH) + 1):
         delay_s = (batch_size - 1) / rate
         found = _expect(batch_size, delay_s, rate, service_s)
         if found.utilization <= _MOST_BUSY and (latency_s is None or found.latency_s <= latency_s):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from archiver.plan.capacity import NOT_KV
 from archiver.plan.option import Option
 
 
@@ -31,7 +32,8 @@ def judge(option: Option) -> Verdict:
         longest = option.replica.sizes.max_model_len
         return Verdict("no", f"sequences of {lengths.p95:,} tokens are asked for, and {longest:,} is the longest")
     if available.expected <= 0:
-        return Verdict("no", f"the model alone takes {gib(_fixed(option))}, and {gib(_share(option))} may be used {where}")
+        alone = gib(option.ledger.total(*NOT_KV).expected)
+        return Verdict("no", f"the model alone takes {alone}, and {gib(_share(option))} may be used {where}")
     need = f"{wanted:,} sequence{'s' * (wanted > 1)} of {lengths.p95:,} tokens take{'s' * (wanted == 1)} {gib(at_p95)} of KV cache"
     if at_p95 <= available.low:
         return Verdict("yes", f"{need}, and {gib(available.low)} or more are left {where}")
@@ -46,10 +48,6 @@ def judge(option: Option) -> Verdict:
 def gib(num_bytes: float) -> str:
     """Return a size in GiB, as memory is counted; of tiny ones in MiB."""
     return f"{num_bytes / 2**30:,.4g} GiB" if num_bytes >= 2**28 else f"{num_bytes / 2**20:,.3g} MiB"
-
-
-def _fixed(option: Option) -> float:
-    return option.ledger.total("weights", "activations", "logits", "context", "graphs").expected
 
 
 def _share(option: Option) -> float:

@@ -66,7 +66,10 @@ def test_a_plan_made_before_is_taken(spec, tmp_path):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"model": {"num_parameters": 5}}, "is for a model of 5 parameters, and model has 3,967,744"),
+        (
+            {"model": {"architecture": "LlamaForCausalLM", "num_parameters": 5}},
+            "is for a LlamaForCausalLM of 5 parameters, and model is a LlamaForCausalLM of 3,967,744",
+        ),
         ({"engine": "vllm"}, "is for the engine vllm"),
         ({"schema": 99}, "is of another version of marquee"),
         ({"ledger": None, "settings": None}, None),

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from archiver.plan.choice import choose
 from archiver.plan.hardware.catalogue import find_hardware
 from archiver.plan.layout import Layout
+from archiver.plan.model.facts import CacheLayer
 from archiver.plan.plan import make_plan
 from archiver.plan.remedies import find_remedies
 from archiver.plan.request import PlanRequest
 from archiver.plan.verdict import judge
 from archiver.plan.workload import Quantiles, Workload
+from handlers.quant.formats import CT_FP8
 from tests.archiver.plan.shapes import LLAMA_8B, LLAMA_70B
 
 H100, L4 = find_hardware("h100-sxm"), find_hardware("l4")
@@ -91,6 +93,27 @@ def test_a_rate_that_prompts_alone_exceed_is_said():
     missed = make_plan(request(workload=load, has_stated_load=True)).missed_target
     assert missed is not None and missed.startswith("20 requests a second would keep 1 device(s) busy for ")
     assert make_plan(request(workload=replace(load, rate=0.5), has_stated_load=True)).missed_target is None
+
+
+def test_a_rate_asks_for_room_for_those_in_progress():
+    quick, slow = (choose(request(workload=Workload(rate=rate), has_stated_load=True)).option for rate in (1, 50))
+    assert quick.wanted_sequences < slow.wanted_sequences
+    assert quick.wanted_sequences <= quick.max_running
+    swamped = choose(request(workload=Workload(Quantiles(8000, 8000), Quantiles(50, 50), rate=1000), has_stated_load=True)).option
+    assert swamped.wanted_sequences == 1024 and judge(swamped).fits == "no"
+
+
+def test_a_replica_stays_within_one_machine():
+    huge = replace(LLAMA_70B, num_heads=128, num_kv_heads=16)
+    reasons = {each.option.layout: each.reason for each in choose(request(huge, count=16)).rejected}
+    assert reasons[Layout(tensor=16)] == "a replica on 16 GPUs crosses machines, whose network is not planned for"
+
+
+def test_what_our_engine_cannot_run_on_a_gpu_is_vllms():
+    states = replace(LLAMA_8B, cache=(CacheLayer("state", 32, state_elements=32 * 64 * 128),) * 32)
+    assert choose(request(states)).option.replica.engine.name == "vllm"
+    assert choose(request(replace(LLAMA_8B, format=CT_FP8), find_hardware("a100-80"))).option.replica.engine.name == "vllm"
+    assert choose(request(replace(LLAMA_8B, format=CT_FP8))).option.replica.engine.name == "marquee"
 
 
 def test_slow_links_are_named():

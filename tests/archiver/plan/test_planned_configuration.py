@@ -96,3 +96,11 @@ def test_a_stated_rate_gets_a_batch_size_and_a_delay():
     assert (keys["batchSize"], keys["maxBatchDelay"]) == (plan.batching.batch_size, plan.batching.max_batch_delay_ms)
     assert "continuousBatching" not in model_config(plan.option, plan.batching)
     assert keys["responseTimeout"] >= 3 * plan.batching.latency_s
+
+
+def test_a_plan_for_another_engine_has_none_of_ours_keys():
+    divided = option(LLAMA_70B, count=8)
+    assert divided.replica.engine.name == "vllm"
+    content = model_config(divided, None)
+    assert content["minWorkers"] == content["maxWorkers"] == divided.layout.data
+    assert not {"handler", "continuousBatching", "batchSize"} & content.keys()

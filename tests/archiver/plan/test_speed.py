@@ -72,8 +72,12 @@ def test_tensor_parallelism_divides_the_work_and_adds_exchanges():
     assert over_pcie.hardware.link.kind == "pcie"
 
 
-def test_pipeline_stages_make_no_token_faster():
-    assert speed(layout=Layout(pipeline=4)).decode_step(8, 512).expected == pytest.approx(speed().decode_step(8, 512).expected, rel=0.01)
+def test_pipeline_stages_make_no_token_faster_and_each_works_on_its_part_of_the_batch():
+    staged, whole = speed(layout=Layout(pipeline=4)), speed()
+    assert staged.decode_step(1, 512).expected == pytest.approx(whole.decode_step(1, 512).expected)
+    assert staged.decode_step(4, 512).expected == pytest.approx(whole.decode_step(1, 512).expected)
+    crowd = 8192  # bound by multiplications, which all stages make at once
+    assert staged.tokens_per_s(crowd, 0).expected == pytest.approx(4 * whole.tokens_per_s(crowd, 0).expected, rel=0.01)
 
 
 def test_gathered_contexts_pass_through_memory_three_times():
