@@ -48,14 +48,24 @@ def memory_fraction(deployment: Deployment) -> float:
 
 def _needed_bytes(deployment: Deployment) -> float:
     """What must be within the limit for the KV cache to be ``kv_bytes``."""
-    trial_bytes = deployment.prefill_chunk_tokens * deployment.kv_bytes_per_token
-    taken_bytes = deployment.context_bytes + deployment.weight_bytes + deployment.activation_bytes + trial_bytes
-    return taken_bytes + max(deployment.kv_bytes - trial_bytes, 0) / WIGGLE_ROOM
+    missing_kv_bytes = max(deployment.kv_bytes - _trial_kv_bytes(deployment), 0)
+    return _bytes_in_trial(deployment) + missing_kv_bytes / WIGGLE_ROOM
+
+
+def _bytes_in_trial(deployment: Deployment) -> float:
+    """What the trial prefill takes, all in all."""
+    return deployment.context_bytes + deployment.weight_bytes + deployment.activation_bytes + _trial_kv_bytes(deployment)
+
+
+def _trial_kv_bytes(deployment: Deployment) -> float:
+    return deployment.prefill_chunk_tokens * deployment.kv_bytes_per_token
 
 
 def _notes(deployment: Deployment) -> Iterator[str]:
     if deployment.device == "cpu":
         yield "on a CPU the size of the KV cache cannot be set; max-batch-total-tokens limits what is used of it"
+    elif _bytes_in_trial(deployment) > deployment.device_bytes:
+        yield f"it will not start: its trial prefill of {deployment.prefill_chunk_tokens} tokens does not fit; plan with a smaller prefill chunk"
     elif (needed := _needed_bytes(deployment)) > deployment.device_bytes:
         missing = (needed - deployment.device_bytes) * WIGGLE_ROOM
         yield f"it leaves 0.05 of its memory free, so its KV cache is {missing / 1e9:.2f} GB smaller than planned"

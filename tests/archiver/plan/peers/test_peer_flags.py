@@ -97,10 +97,13 @@ def sglang_kv_bytes(deployment: Deployment, fraction: float, cap: float = math.i
 
 def tgi_kv_bytes(deployment: Deployment, fraction: float, prefill_tokens: int) -> float:
     """0.95 of what a trial prefill leaves free within the limit, and the trial's own blocks, which are given back first."""
-    trial = prefill_tokens * deployment.kv_bytes_per_token
+    return max(0, tgi_free_bytes(deployment, fraction, prefill_tokens)) * 0.95 + block_bytes(deployment, prefill_tokens)
+
+
+def tgi_free_bytes(deployment: Deployment, fraction: float, prefill_tokens: int) -> float:
+    trial = block_bytes(deployment, prefill_tokens)
     taken = deployment.context_bytes + deployment.weight_bytes + deployment.activation_bytes + trial
-    free = deployment.device_bytes - taken
-    return max(0, free - (1 - fraction) * deployment.device_bytes) * 0.95 + trial
+    return deployment.device_bytes - taken - (1 - fraction) * deployment.device_bytes
 
 
 def llama_cpp_kv_bytes(deployment: Deployment, num_tokens: int, cache_type: str) -> float:
@@ -141,6 +144,13 @@ def test_sglang_allocates_the_same_within_a_block(deployment):
     )
 
 
+def test_tgi_will_not_start_where_its_trial_prefill_does_not_fit():
+    """Found by the property below: with only the trial's blocks too large, no smaller KV cache may be promised."""
+    notes = tgi.render(replace(LLAMA, prefill_chunk_tokens=1_000_000, max_model_len=1_000_000)).notes
+    assert any("will not start" in note for note in notes)
+    assert not any("smaller than planned" in note for note in notes)
+
+
 @given(deployments())
 def test_tgi_allocates_the_same_within_the_fractions_last_digit(deployment):
     rendering = tgi.render(deployment)
@@ -149,7 +159,9 @@ def test_tgi_allocates_the_same_within_the_fractions_last_digit(deployment):
     trial = block_bytes(deployment, deployment.prefill_chunk_tokens)
     wanted = max(deployment.kv_bytes, trial)  # the trial's blocks are there in any case
     missing = wanted - allocated
-    if any("smaller than planned" in note for note in rendering.notes):
+    if any("will not start" in note for note in rendering.notes):
+        assert tgi_free_bytes(deployment, 1, deployment.prefill_chunk_tokens) < 0
+    elif any("smaller than planned" in note for note in rendering.notes):
         assert found["--cuda-memory-fraction"] in ("1", "1.0")
         assert missing > 0
     else:
