@@ -65,7 +65,7 @@ def _notes(deployment: Deployment) -> Iterator[str]:
     if deployment.device == "cpu":
         yield "on a CPU the size of the KV cache cannot be set; max-batch-total-tokens limits what is used of it"
     elif _bytes_in_trial(deployment) > deployment.device_bytes:
-        yield f"it will not start: its trial prefill of {deployment.prefill_chunk_tokens} tokens does not fit; plan with a smaller prefill chunk"
+        yield f"it will not start: its trial prefill of {deployment.prefill_chunk_tokens} tokens does not fit; plan with fewer"
     elif (needed := _needed_bytes(deployment)) > deployment.device_bytes:
         missing = (needed - deployment.device_bytes) * WIGGLE_ROOM
         yield f"it leaves 0.05 of its memory free, so its KV cache is {missing / 1e9:.2f} GB smaller than planned"
