@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from handlers.errors import ConfigError
-
-CONTROL_SOCKET = "control.sock"
-"""Its name in the directory of a worker."""
+from handlers.worker_directory import worker_directory
 
 
 @dataclass(frozen=True)
@@ -21,11 +18,6 @@ class WorkerClaim:
 
     directory: Path
     lock: IO[str]
-
-    @property
-    def control_socket(self) -> Path:
-        """Where the worker listens for orders."""
-        return self.directory / CONTROL_SOCKET
 
     def close(self) -> None:
         """Let another worker have the model; so does the end of the process."""
@@ -50,16 +42,3 @@ def claim_only_worker(model: str, version: str) -> WorkerClaim:
             "and raise handler.engine.max_running for more concurrency, or handler.engine.replicas for more engines"
         ) from None
     return WorkerClaim(directory, lock)
-
-
-def worker_directory(frontend_pid: int, model: str, version: str, temp: Path | None = None) -> Path:
-    """Return ``<temp>/marquee-<uid>/<frontend pid>/<model>-<version>``; what lies there is open to this user only.
-
-    The frontend is the parent of its workers; ``temp`` is their temp directory, by default that of this process. The directory itself is
-    there once a worker has claimed the model.
-    """
-    root = Path(temp or tempfile.gettempdir(), f"marquee-{os.getuid()}")
-    root.mkdir(mode=0o700, exist_ok=True)
-    if root.stat().st_uid != os.getuid():
-        raise ConfigError(f"{root} belongs to another user; remove it, or set TMPDIR to a directory of your own")
-    return root / str(frontend_pid) / f"{model}-{version}"

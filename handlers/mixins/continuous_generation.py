@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from handlers.requests import Request
 from handlers.text.tokenizer import TextTokenizer
 from handlers.torchserve_worker import serve_directly
 from handlers.weights.checkpoint import eos_token_ids
+from handlers.worker_directory import control_socket
 from handlers.worker_lock import claim_only_worker
 
 
@@ -52,7 +54,9 @@ class ContinuousGenerationMixin(HandlerHooks):
         cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000)
         self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence, self._ledger)
         serve_directly(self._driver.step)
-        self._control = ControlSocket(self._claim.control_socket, engine_commands(self.engine) | {"describe": self.describe})
+        self._control = ControlSocket(
+            control_socket(self._claim.directory, os.getpid()), engine_commands(self.engine) | {"describe": self.describe}
+        )
 
     def build_engine(self) -> EngineClient:
         """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""

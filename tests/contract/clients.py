@@ -15,6 +15,8 @@ import httpx
 from openai import OpenAI
 
 from archiver.deploy.launch import TorchServe
+from handlers.control_socket import send_command
+from handlers.worker_directory import control_socket, worker_directory
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,6 +75,12 @@ def at_once(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
     with ThreadPoolExecutor(len(items)) as pool:
         return list(pool.map(run, items))
+
+
+def orders_to(server: TorchServe, model: str, version: str = "1.0") -> Callable[..., Any]:
+    """Return a function that gives the model's first worker an order: ``order(command, **arguments)``."""
+    directory = worker_directory(server.frontend_pid, model, version, temp=server.logs.parent / "tmp")
+    return lambda command, **arguments: send_command(control_socket(directory, server.worker_pids(model)[0]), command, **arguments)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = PATIENCE_S) -> None:

@@ -14,9 +14,7 @@ import pytest
 
 from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
-from handlers.control_socket import send_command
-from handlers.worker_lock import CONTROL_SOCKET, worker_directory
-from tests.contract.clients import ModelClient, at_once, wait_until
+from tests.contract.clients import ModelClient, at_once, orders_to, wait_until
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
@@ -38,8 +36,7 @@ def client(server: TorchServe) -> ModelClient:
 @pytest.fixture
 def order(server: TorchServe) -> Callable[..., Any]:
     """Return a function that gives the worker an order."""
-    directory = worker_directory(server.frontend_pid, "replaceable", "1.0", temp=server.logs.parent / "tmp")
-    return lambda command, **arguments: send_command(directory / CONTROL_SOCKET, command, **arguments)
+    return orders_to(server, "replaceable")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hung"])

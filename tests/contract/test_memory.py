@@ -11,10 +11,8 @@ import pytest
 
 from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
-from handlers.control_socket import send_command
 from handlers.memory_ledger import SCHEMA, Interval, LedgerLine, MemoryLedger
-from handlers.worker_lock import CONTROL_SOCKET, worker_directory
-from tests.contract.clients import ModelClient, counter, wait_until
+from tests.contract.clients import ModelClient, counter, orders_to, wait_until
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
@@ -28,9 +26,9 @@ def test_metrics_show_predicted_and_measured_memory(build: Callable[..., Path]) 
     archive = build("planned", plan=plan, settings={"engine": {"replicas": REPLICAS, "memory_policy": "refuse", "max_running": 4}})
     with TorchServe.start([ServedModel.from_archive(archive)]) as server:
         ModelClient(server, "planned").complete("the fox", max_tokens=2)
-        directory = worker_directory(server.frontend_pid, "planned", "1.0", temp=server.logs.parent / "tmp")
-        wait_until(lambda: send_command(directory / CONTROL_SOCKET, "stats")["engines"] == REPLICAS)
-        stats, told = (send_command(directory / CONTROL_SOCKET, command) for command in ("stats", "describe"))
+        order = orders_to(server, "planned")
+        wait_until(lambda: order("stats")["engines"] == REPLICAS)
+        stats, told = order("stats"), order("describe")
 
         def shows(metric: str, value: float, **labels: str) -> Callable[[], bool]:
             return lambda: counter(server, f"marquee_{metric}", "planned", **labels) == value

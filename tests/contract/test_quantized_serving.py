@@ -15,14 +15,12 @@ from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
 from archiver.package import ArchiveSpec, build_archive
 from handlers.config import EngineConfig, HandlerConfig, ModelConfig, QuantizationConfig
-from handlers.control_socket import send_command
 from handlers.native.packed_linear import can_pack
 from handlers.quant.machine import Machine
 from handlers.requests import SamplingParams
 from handlers.weights.checkpoint import Checkpoint
 from handlers.weights.loading import choose_loader
-from handlers.worker_lock import CONTROL_SOCKET, worker_directory
-from tests.contract.clients import ModelClient, at_once, counter, wait_until
+from tests.contract.clients import ModelClient, at_once, counter, orders_to, wait_until
 from tests.quantized_checkpoints import declare, make_compressed_tensors
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
@@ -60,8 +58,7 @@ def server(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="module")
 def describe(server: TorchServe) -> Callable[[str], Any]:
     """Return a function that asks a model's worker what it is."""
-    temp = server.logs.parent / "tmp"
-    return lambda name: send_command(worker_directory(server.frontend_pid, name, "1.0", temp=temp) / CONTROL_SOCKET, "describe")
+    return lambda name: orders_to(server, name)("describe")
 
 
 def generate_here(directory: Path, recipe: Any, prompt: str) -> str:

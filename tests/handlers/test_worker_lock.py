@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from handlers.errors import ConfigError
-from handlers.worker_lock import claim_only_worker, worker_directory
+from handlers.worker_directory import worker_directory
+from handlers.worker_lock import claim_only_worker
 
 ROOT = Path(__file__).parents[2]
 # A worker is a child of the frontend; both of these are children of the test.
@@ -66,7 +67,7 @@ def test_the_directory_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     claim.close()
 
     (root,) = tmp_path.iterdir()
-    assert claim.directory == claim.control_socket.parent == worker_directory(os.getppid(), "tiny", "1.0")
+    assert claim.directory == worker_directory(os.getppid(), "tiny", "1.0")
     assert root.name == f"marquee-{os.getuid()}"
     assert root.stat().st_mode & 0o777 == 0o700
     assert [path.relative_to(root).parts for path in root.rglob("worker.lock")] == [(str(os.getppid()), "tiny-1.0", "worker.lock")]
