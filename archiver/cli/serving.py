@@ -27,12 +27,22 @@ from archiver.cli.options import (
 
 def serve_command(
     models: Annotated[list[str], typer.Argument(metavar="MODEL", help=MODELS)],
-    host: Annotated[str, typer.Option(help="Address of the inference API; any but this machine's own needs --token-auth.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address of the inference API; beyond this machine requests need a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Inference; the next four are management, metrics and gRPC. 0 finds free ones.")] = 8080,
     name: Name = None,
     ts_config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings to add to config.properties.")] = None,
     log_level: Annotated[Literal["debug", "info", "warn", "error"], typer.Option(help="How much TorchServe logs.")] = "warn",
-    token_auth: Annotated[bool, typer.Option("--token-auth", help="Ask each request for a key.")] = False,
+    token_auth: Annotated[
+        bool | None, typer.Option("--token-auth/--no-token-auth", help="Ask each request for a key.", show_default="beyond this machine")
+    ] = None,
+    expose_metrics: Annotated[
+        str, typer.Option(metavar="HOST", help="Address of the metrics: whoever reaches it reads them, without a key.")
+    ] = "127.0.0.1",
+    expose_management: Annotated[
+        str, typer.Option(metavar="HOST", help="Address of the management API: whoever reaches it and has its key rules the server.")
+    ] = "127.0.0.1",
+    model_api: Annotated[bool, typer.Option("--model-api", help="Let the management API register and remove models.")] = False,
+    drain_timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long requests may go on once told to stop.")] = 30.0,
     version: Version = "1.0",
     handler: Handler = None,
     extra: Extra = None,
@@ -51,12 +61,22 @@ def serve_command(
     Example: marquee serve ./my-model --port 9080
     """
     from archiver.deploy.prepare import PackagingOptions
-    from archiver.deploy.properties import ServerSettings, read_properties
+    from archiver.deploy.properties import read_properties
     from archiver.deploy.serve import ServeRequest, serve
+    from archiver.deploy.settings import ServerSettings
     from archiver.plan.archived import PlanChoice
     from archiver.plan.target import TargetOptions
 
-    settings = ServerSettings(host, token_auth, log_level, read_properties(ts_config) if ts_config else {})
+    settings = ServerSettings(
+        host=host,
+        token_auth=token_auth,
+        log_level=log_level,
+        properties=read_properties(ts_config) if ts_config else {},
+        management_host=expose_management,
+        metrics_host=expose_metrics,
+        model_api=model_api,
+        drain_timeout_s=drain_timeout,
+    )
     choice = PlanChoice(TargetOptions(gpu=gpu, count=count, auto=auto), plan, not no_plan)
     packaging = PackagingOptions(version, handler, tuple(extra or ()), requirements, config, plan=choice)
     serve(ServeRequest(models, name, revision, port, settings, packaging), as_json=as_json)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from archiver.configuration import config_path
 from archiver.deploy.instance import Instance
-from archiver.deploy.properties import ServerSettings
+from archiver.deploy.settings import ServerSettings
 from archiver.errors import UsageError
 
 # The JVM only passes messages on: measured under load, it keeps 27 MB after a collection.

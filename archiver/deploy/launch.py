@@ -15,9 +15,10 @@ from archiver.deploy.instance import Instance, create_instance
 from archiver.deploy.java import find_java_home
 from archiver.deploy.management import ManagementClient
 from archiver.deploy.ports import Ports, claim_ports
-from archiver.deploy.properties import ServerSettings, write_properties
+from archiver.deploy.properties import url, write_properties
 from archiver.deploy.readiness import LoadFailed, ServerDied, wait_until_ready
 from archiver.deploy.served_model import ServedModel
+from archiver.deploy.settings import ServerSettings
 from archiver.deploy.worker_log import ServerLog
 from archiver.errors import UsageError
 
@@ -69,18 +70,17 @@ class TorchServe:
     @property
     def inference_url(self) -> str:
         """Base URL of the inference API, as a client on this machine reaches it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.settings.host, self.settings.host)
-        return f"http://{host}:{self.ports.inference}"
+        return url(_reachable(self.settings.host), self.ports.inference)
 
     @property
     def management_url(self) -> str:
         """Base URL of the management API."""
-        return f"http://127.0.0.1:{self.ports.management}"
+        return url(_reachable(self.settings.management_host), self.ports.management)
 
     @property
     def metrics_url(self) -> str:
         """URL of the metrics in Prometheus' text format."""
-        return f"http://127.0.0.1:{self.ports.metrics}/metrics"
+        return f"{url(_reachable(self.settings.metrics_host), self.ports.metrics)}/metrics"
 
     def prediction_url(self, name: str | None = None) -> str:
         """Return a model's own URL; the first model's without a name."""
@@ -109,7 +109,7 @@ class TorchServe:
     @property
     def key_file(self) -> Path | None:
         """The file of TorchServe's tokens when token auth is on."""
-        return self._instance.key_file if self.settings.token_auth else None
+        return self._instance.key_file if self.settings.needs_key else None
 
     def token(self, kind: str) -> str | None:
         """Return the ``inference`` or ``management`` token; None when token auth is off or the frontend has not written it yet."""
@@ -183,7 +183,12 @@ class TorchServe:
 
 def check_machine(port: int, settings: ServerSettings) -> tuple[Path, Path, Ports]:
     """Return Java's home, TorchServe's and the ports of a server that could start now; raises UsageError that says what is missing."""
-    return find_java_home(), torchserve_home(), claim_ports(port, settings.host)
+    return find_java_home(), torchserve_home(), claim_ports(port, settings)
+
+
+def _reachable(host: str) -> str:
+    """Return an address of this machine for one that only means "all of them"."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 def _check_names(models: Sequence[ServedModel]) -> None:

@@ -2,57 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from archiver.configuration import config_path
 from archiver.deploy.instance import Instance
 from archiver.deploy.ports import Ports
 from archiver.deploy.served_model import ServedModel
+from archiver.deploy.settings import ServerSettings
 from archiver.errors import UsageError
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-# What an instance sets itself, from its ports, its models and the flags of the command line.
-_DECIDED_KEYS = frozenset(
-    {
-        "inference_address",
-        "management_address",
-        "metrics_address",
-        "grpc_inference_address",
-        "grpc_inference_port",
-        "grpc_management_address",
-        "grpc_management_port",
-        "disable_token_authorization",
-        "model_store",
-        "load_models",
-    }
-)
 
 # Of a plan's settings; a heap is taken from --ts-config only, and threads are left to TorchServe where several models share the server.
 _PLANNED_SIZES = frozenset({"job_queue_size", "max_request_size"})
 
 # A restart that makes every client fetch a new key is worse than a key that lives as long as the server: TorchServe's own limit is an hour.
 _TOKEN_EXPIRATION_MIN = 365 * 24 * 60
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """What the user decides about a server. ``properties`` are settings of TorchServe's own, from ``--ts-config``."""
-
-    host: str = "127.0.0.1"
-    token_auth: bool = False
-    log_level: str = "warn"
-    properties: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.token_auth:
-            raise UsageError(f"--host {self.host} lets other machines in without a password: add --token-auth, or stay on 127.0.0.1")
-        if self.log_level not in ("debug", "info", "warn", "error"):
-            raise UsageError(f"--log-level {self.log_level}: choose debug, info, warn or error")
-        for key in sorted(_DECIDED_KEYS & self.properties.keys()):
-            raise UsageError(f"--ts-config sets {key}, which marquee serve decides itself: leave it out; --host and --port move the server")
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -78,6 +42,7 @@ def write_properties(instance: Instance, ports: Ports, models: Sequence[ServedMo
         **_planned(models),
         **_suggested(instance, models),
         **settings.properties,
+        **({"enable_model_api": "true"} if settings.model_api else {}),
         **_decided(instance, ports, models, settings),
     }
     instance.config_file.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
@@ -102,17 +67,21 @@ def _suggested(instance: Instance, models: Sequence[ServedModel]) -> dict[str, s
 
 
 def _decided(instance: Instance, ports: Ports, models: Sequence[ServedModel], settings: ServerSettings) -> dict[str, str]:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return {
-        "inference_address": f"http://{host}:{ports.inference}",
-        # Whoever reaches these can scale and describe models: never beyond this machine.
-        "management_address": f"http://127.0.0.1:{ports.management}",
-        "metrics_address": f"http://127.0.0.1:{ports.metrics}",
+        "inference_address": url(settings.host, ports.inference),
+        "management_address": url(settings.management_host, ports.management),
+        "metrics_address": url(settings.metrics_host, ports.metrics),
+        # They stay here: streams break over gRPC, and the management of models over it asks for no key of its own.
         "grpc_inference_address": "127.0.0.1",
         "grpc_inference_port": str(ports.grpc_inference),
         "grpc_management_address": "127.0.0.1",
         "grpc_management_port": str(ports.grpc_management),
-        "disable_token_authorization": str(not settings.token_auth).lower(),
+        "disable_token_authorization": str(not settings.needs_key).lower(),
         "model_store": str(instance.model_store),
         "load_models": ",".join(f"{model.name}={model.store_name}" for model in models),
     }
+
+
+def url(host: str, port: int) -> str:
+    """Return the base URL of a port."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -16,9 +16,9 @@ from rich.console import Console
 from archiver.deploy.announce import announce, ready_record
 from archiver.deploy.launch import TorchServe, check_machine
 from archiver.deploy.prepare import PackagingOptions, prepare_model
-from archiver.deploy.properties import ServerSettings
 from archiver.deploy.readiness import ServerDied
 from archiver.deploy.served_model import ServedModel
+from archiver.deploy.settings import ServerSettings
 from archiver.display import byte_progress
 from archiver.errors import UsageError
 

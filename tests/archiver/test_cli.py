@@ -95,7 +95,10 @@ def used_wrongly(taken: int) -> dict[str, tuple[tuple[object, ...], str]]:
         "unknown command": (("sreve",), "No such command"),
         "no such directory": (("serve", "./missing"), "no such directory: ./missing"),
         "no checkpoint": (("serve", ROOT / "config"), "is no checkpoint"),
-        "other machines": (("serve", "CHECKPOINT", "--host", "0.0.0.0"), "add --token-auth"),
+        "other machines": (
+            ("serve", "CHECKPOINT", "--expose-management", "0.0.0.0", "--no-token-auth"),
+            "does not go with --no-token-auth",
+        ),
         "port in use": (("serve", "CHECKPOINT", "--port", taken), f"port {taken} is in use"),
         "port out of range": (("serve", "CHECKPOINT", "--port", "70000"), "out of range"),
         "one name for two": (("serve", "CHECKPOINT", "CHECKPOINT", "--name", "x"), "write NAME=PATH"),
@@ -119,7 +122,7 @@ def used_wrongly(taken: int) -> dict[str, tuple[tuple[object, ...], str]]:
 def test_a_mistake_is_one_line_and_exit_code_2(run, checkpoint, archive, mistake, monkeypatch, tmp_path):
     monkeypatch.setenv("MARQUEE_CACHE", str(tmp_path))
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", claim_ports(0, "127.0.0.1").inference))
+        listener.bind(("127.0.0.1", claim_ports(0).inference))
         listener.listen()
         arguments, message = used_wrongly(listener.getsockname()[1])[mistake]
         words = [str(argument).replace("CHECKPOINT", str(checkpoint)).replace("ARCHIVE", str(archive)) for argument in arguments]

@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from archiver.deploy.launch import TorchServe
-from archiver.deploy.properties import ServerSettings
 from archiver.deploy.readiness import LoadFailed, ServerDied
 from archiver.deploy.served_model import ServedModel
+from archiver.deploy.settings import ServerSettings
 from archiver.errors import UsageError
 
 pytestmark = pytest.mark.torchserve
@@ -120,7 +120,7 @@ def test_refuses_a_port_in_use_and_two_models_of_one_name(server):
 
 
 def test_token_auth_lets_nobody_in_without_the_key(make_model):
-    with TorchServe.start([make_model()], settings=ServerSettings(host="0.0.0.0", token_auth=True)) as server:
+    with TorchServe.start([make_model()], settings=ServerSettings(host="0.0.0.0")) as server:
         assert post(server).status_code == 400
         assert post(server, Authorization=f"Bearer {server.token('inference')}").content == b"hello"
         assert len(server.worker_pids()) == 1

@@ -9,6 +9,7 @@ from dataclasses import astuple
 import pytest
 
 from archiver.deploy.ports import Ports, claim_ports
+from archiver.deploy.settings import ServerSettings
 from archiver.errors import UsageError
 
 
@@ -27,16 +28,16 @@ def test_ports_follow_the_first():
 @pytest.mark.parametrize("offset", range(5))
 def test_names_the_one_in_use(taken, offset):
     with pytest.raises(UsageError, match=f"port {taken} is in use"):
-        claim_ports(taken - offset, "127.0.0.1")
+        claim_ports(taken - offset)
 
 
 def test_finds_free_ones():
-    ports = claim_ports(0, "127.0.0.1")
-    assert claim_ports(ports.inference, "127.0.0.1") == ports
+    ports = claim_ports(0)
+    assert claim_ports(ports.inference) == ports
 
 
 def test_a_port_left_in_time_wait_is_free():
-    ports = claim_ports(0, "127.0.0.1")
+    ports = claim_ports(0)
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", ports.inference))
@@ -45,15 +46,15 @@ def test_a_port_left_in_time_wait_is_free():
             served, _ = listener.accept()
             served.close()  # the server's end closes first and waits
             assert client.recv(1) == b""
-    assert claim_ports(ports.inference, "127.0.0.1") == ports
+    assert claim_ports(ports.inference) == ports
 
 
 @pytest.mark.parametrize("port", [-1, 65532, 70000])
 def test_out_of_range(port):
     with pytest.raises(UsageError, match="out of range"):
-        claim_ports(port, "127.0.0.1")
+        claim_ports(port)
 
 
 def test_unknown_host():
     with pytest.raises(UsageError, match="no such address"):
-        claim_ports(0, "no.such.host.invalid")
+        claim_ports(0, ServerSettings(host="no.such.host.invalid"))

@@ -10,8 +10,9 @@ import pytest
 from archiver.configuration import config_path
 from archiver.deploy.instance import Instance
 from archiver.deploy.ports import Ports
-from archiver.deploy.properties import ServerSettings, _decided, read_properties, write_properties
+from archiver.deploy.properties import _decided, read_properties, write_properties
 from archiver.deploy.served_model import ServedModel
+from archiver.deploy.settings import ServerSettings
 from archiver.errors import UsageError
 
 MODEL = ServedModel("bot", "1.0", Path("/nowhere/archive"))
@@ -41,8 +42,8 @@ def test_addresses_are_loopback_and_ports_consecutive(write):
     assert properties["disable_token_authorization"] == "true"
 
 
-def test_only_inference_moves_to_another_host(write):
-    properties = write(host="0.0.0.0", token_auth=True)
+def test_only_inference_moves_to_another_host_and_asks_for_a_key_there(write):
+    properties = write(host="0.0.0.0")
     assert properties["inference_address"] == "http://0.0.0.0:9080"
     assert {properties[f"{api}_address"].split(":")[1] for api in ("management", "metrics")} == {"//127.0.0.1"}
     assert properties["disable_token_authorization"] == "false"
@@ -77,10 +78,30 @@ def test_but_not_over_what_the_instance_decides(instance):
             ServerSettings(properties={key: "x"})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.7", "::", "example.org"])
-def test_other_machines_need_a_token(host):
-    with pytest.raises(UsageError, match="--token-auth"):
-        ServerSettings(host=host)
+def test_the_other_two_move_only_when_they_are_told_to(write):
+    properties = write(metrics_host="0.0.0.0")
+    assert (properties["metrics_address"], properties["disable_token_authorization"]) == ("http://0.0.0.0:9082", "true")
+    properties = write(management_host="::")
+    assert (properties["management_address"], properties["disable_token_authorization"]) == ("http://[::]:9081", "false")
+
+
+@pytest.mark.parametrize(
+    ("host", "token_auth", "needs_key"),
+    [("127.0.0.1", None, False), ("::1", None, False), ("0.0.0.0", None, True), ("example.org", None, True)]
+    + [("127.0.0.1", True, True), ("0.0.0.0", False, False)],
+)
+def test_a_key_is_asked_for_beyond_this_machine(host, token_auth, needs_key):
+    assert ServerSettings(host=host, token_auth=token_auth).needs_key is needs_key
+
+
+def test_management_is_never_public_without_a_key():
+    with pytest.raises(UsageError, match="--expose-management"):
+        ServerSettings(management_host="0.0.0.0", token_auth=False)
+
+
+def test_models_are_registered_over_http_only_where_it_is_asked_for(write):
+    assert write()["enable_model_api"] == "false"
+    assert write(model_api=True)["enable_model_api"] == "true"
 
 
 def test_reads_what_torchserve_reads(tmp_path):

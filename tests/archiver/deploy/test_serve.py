@@ -53,7 +53,7 @@ def test_says_ready_to_a_machine_and_stops_on_a_signal(make_model, stop):
 
 @torchserve
 def test_shows_a_user_where_it_answers_and_how_to_try_it(make_model):
-    port = str(claim_ports(0, "127.0.0.1").inference)
+    port = str(claim_ports(0).inference)
     process = start(str(make_model().archive), "--port", port, "--name", "bot")
     assert process.stdout is not None
     lines = []

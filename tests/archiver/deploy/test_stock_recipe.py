@@ -34,7 +34,7 @@ def copy_config(directory: Path, ports: Ports) -> Path:
 
 
 def test_torchserve_start_and_stop(tmp_path, make_model):
-    ports = claim_ports(0, "127.0.0.1")
+    ports = claim_ports(0)
     copy_config(tmp_path / "config", ports)
     shutil.copytree(make_model().archive, tmp_path / "model_store" / "echo")
     (tmp_path / "tmp").mkdir()
