@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -13,10 +12,10 @@ from archiver.deploy import guard
 from archiver.deploy.command import frontend_command, frontend_environment, torchserve_home
 from archiver.deploy.instance import Instance, create_instance
 from archiver.deploy.java import find_java_home
-from archiver.deploy.management import ManagementClient
+from archiver.deploy.management import KeyFile, LoadFailed, ManagementClient, Purpose
 from archiver.deploy.ports import Ports, claim_ports
 from archiver.deploy.properties import url, write_properties
-from archiver.deploy.readiness import LoadFailed, ServerDied, wait_until_ready
+from archiver.deploy.readiness import ServerDied, wait_until_ready
 from archiver.deploy.served_model import ServedModel
 from archiver.deploy.settings import ServerSettings
 from archiver.deploy.worker_log import ServerLog
@@ -39,7 +38,7 @@ class TorchServe:
         self.ports = ports
         self.settings = settings
         self._instance = instance
-        self._management = ManagementClient(self.management_url, lambda: self.token("management"))
+        self._management = ManagementClient(self.management_url, KeyFile(self.key_file) if self.key_file else None)
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
@@ -93,8 +92,7 @@ class TorchServe:
 
     def worker_pids(self, name: str | None = None) -> list[int]:
         """Return the process ids of a model's workers."""
-        status = self._management.describe(self._model(name).name)
-        return [worker.pid for worker in status.workers] if status else []
+        return [worker.pid for worker in self._management.describe(self._model(name).name).workers]
 
     @property
     def frontend_pid(self) -> int:
@@ -111,15 +109,9 @@ class TorchServe:
         """The file of TorchServe's tokens when token auth is on."""
         return self._instance.key_file if self.settings.needs_key else None
 
-    def token(self, kind: str) -> str | None:
+    def token(self, kind: Purpose) -> str | None:
         """Return the ``inference`` or ``management`` token; None when token auth is off or the frontend has not written it yet."""
-        if self.key_file is None or not self.key_file.exists():
-            return None
-        try:
-            key: str = json.loads(self.key_file.read_text())[kind]["key"]
-        except ValueError:  # half written
-            return None
-        return key
+        return KeyFile(self.key_file).key(kind) if self.key_file else None
 
     def is_running(self) -> bool:
         """Whether the frontend lives."""

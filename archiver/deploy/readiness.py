@@ -6,14 +6,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from archiver.deploy.management import ModelStatus
+from archiver.deploy.management import LoadFailed, ManagementError, ModelStatus
 from archiver.errors import ArchiverError
 
 _POLL_S = 0.1
-
-
-class LoadFailed(ArchiverError):
-    """A model's worker could not load it; the message is the worker's own."""
 
 
 class ServerDied(ArchiverError):
@@ -21,9 +17,9 @@ class ServerDied(ArchiverError):
 
 
 class Describer(Protocol):
-    """Tells a model's status; None while that is unknown."""
+    """Tells a model's status, or raises ManagementError while it cannot."""
 
-    def describe(self, model: str) -> ModelStatus | None: ...
+    def describe(self, name: str) -> ModelStatus: ...
 
 
 class Log(Protocol):
@@ -56,11 +52,18 @@ def wait_until_ready(
                 raise LoadFailed(f"{model} failed to load: {failure}")
         if not was_running:
             raise ServerDied("TorchServe ended before it was ready")
-        statuses = {model: management.describe(model) for model in waiting}
+        statuses = {model: _status(model, management) for model in waiting}
         waiting = [model for model, status in statuses.items() if status is None or not status.is_ready]
         if waiting:
             progress(_activity(waiting[0], statuses[waiting[0]], log))
             time.sleep(_POLL_S)
+
+
+def _status(model: str, management: Describer) -> ModelStatus | None:
+    try:
+        return management.describe(model)
+    except ManagementError:
+        return None
 
 
 def _activity(model: str, status: ModelStatus | None, log: Log) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archiver.deploy.launch import TorchServe
-from archiver.deploy.readiness import LoadFailed
+from archiver.deploy.management import LoadFailed
 from archiver.deploy.served_model import ServedModel
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]

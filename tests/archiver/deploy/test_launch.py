@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from archiver.deploy.launch import TorchServe
-from archiver.deploy.readiness import LoadFailed, ServerDied
+from archiver.deploy.management import LoadFailed
+from archiver.deploy.readiness import ServerDied
 from archiver.deploy.served_model import ServedModel
 from archiver.deploy.settings import ServerSettings
 from archiver.errors import UsageError

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import pytest
 
-from archiver.deploy.management import ModelStatus, WorkerStatus
-from archiver.deploy.readiness import LoadFailed, ServerDied, wait_until_ready
+from archiver.deploy.management import LoadFailed, ModelStatus, Unreachable
+from archiver.deploy.management.status import read_status
+from archiver.deploy.readiness import ServerDied, wait_until_ready
 
-STARTING = ModelStatus(1, (WorkerStatus(1, False),))
-READY = ModelStatus(1, (WorkerStatus(1, True),))
+
+def status(wanted: int, *workers: str) -> ModelStatus:
+    started = "2020-01-02T03:04:05.678Z"
+    described = [{"id": "9000", "pid": 1, "status": worker, "startTime": started, "memoryUsage": 0} for worker in workers]
+    names = {"modelName": "m", "modelVersion": "1.0", "modelUrl": "m.mar"}
+    sizes = {"minWorkers": wanted, "maxWorkers": wanted, "batchSize": 1, "maxBatchDelay": 1}
+    return read_status({**names, **sizes, "workers": described}, is_default=True)
+
+
+STARTING = status(1, "UNLOADING")
+READY = status(1, "READY")
 
 
 class FakeServer:
-    """Tells each model's statuses one after the other, and the last for ever."""
+    """Tells each model's statuses one after the other, and the last for ever; None is no answer."""
 
     def __init__(self, *, failures: dict[str, str] | None = None, lives: int = 1000, **statuses: list[ModelStatus | None]) -> None:
         self.statuses = statuses
         self.failures = failures or {}
         self.lives = lives
 
-    def describe(self, model: str) -> ModelStatus | None:
-        statuses = self.statuses[model]
-        return statuses.pop(0) if len(statuses) > 1 else statuses[0]
+    def describe(self, name: str) -> ModelStatus:
+        statuses = self.statuses[name]
+        status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+        if status is None:
+            raise Unreachable("not yet")
+        return status
 
     def update(self) -> None:
         pass
@@ -49,11 +62,11 @@ def test_waits_for_every_model_and_tells_for_which():
 
 
 def test_a_model_without_workers_is_ready():
-    assert wait(FakeServer(a=[ModelStatus(0, ())])) == []
+    assert wait(FakeServer(a=[status(0)])) == []
 
 
 def test_needs_as_many_ready_workers_as_wanted():
-    assert not ModelStatus(2, (WorkerStatus(1, True), WorkerStatus(2, False))).is_ready
+    assert not status(2, "READY", "UNLOADING").is_ready
 
 
 def test_first_failed_load_ends_the_wait():
