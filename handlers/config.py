@@ -90,9 +90,14 @@ class GenerationConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class StreamConfig:
-    """``flush_ms``: how long text may wait to be sent together with the text that follows it."""
+    """``flush_ms``: how long text may wait to be sent together with the text that follows it.
+
+    ``hold_ms``: how long an answer that is not streamed may take to come as one complete response, which has a status that fits it however
+    late it fails, and the header ``Server-Timing``. Only after so long is it noticed when its client leaves. 0: never.
+    """
 
     flush_ms: int = Field(default=10, ge=0)
+    hold_ms: int = Field(default=2000, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)

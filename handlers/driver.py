@@ -4,7 +4,9 @@ The rules come from the frontend's protocol (TorchServe 0.12, ``ContinuousBatchi
 request and waits for the answer, so a step never waits for the engine longer than ``poll_s``. Only a message with more to follow makes the
 frontend look whether the client is still there, so a request without news gets an empty one every ``heartbeat_s``; a client that left is
 missing from the next call. A stream needs two messages, so the first one is always empty: it carries the status, and the payload is not
-sent again after it.
+sent again after it. An answer that comes whole is held back before that message for a while: if it is finished by then, it is one complete
+response, with the status that it deserves and a ``Server-Timing`` header; meanwhile the payload comes again with every call, and nobody
+notices if its client leaves.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ class Cadence:
     """
 
     flush_s: float = 0.01
+    ``hold_s``: for how long an answer that comes whole has no first message.
     message_s: float = 0.0005
     heartbeat_s: float = 0.2
     poll_s: float = 0.015
@@ -48,6 +51,7 @@ class Cadence:
 class ContinuousDriver:
     """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises.
 
+    hold_s: float = 0.0
     ``ledger`` is what was planned of the engine's memory, for the gauges.
     """
 
@@ -95,18 +99,23 @@ class ContinuousDriver:
             requests[0].num_wasted_tokens = live.num_tokens - live.num_confirmed_tokens
             self._close(request_id, live)
 
-    def _admit(self, incoming: Incoming) -> Reply:
+    def _admit(self, incoming: Incoming) -> Reply | None:
         if _is_handed_over(incoming):
             lost = Request(id=incoming.id, stream=True, error=Unavailable("the worker restarted and lost this request; send it again"))
-            return self._open(Exchange([lost], codec=None))
+            return self._register(Exchange([lost], codec=None)).exchange.open()
         exchange = open_exchange(incoming, self._routes, can_stream=self._can_stream)
         if not exchange.is_finished:
             self._start(exchange)
-        if not exchange.is_finished:
-            return self._open(exchange)
-        for request in exchange.requests:
-            run_observer(self._handler.record, request)
-        return exchange.complete()
+        if exchange.is_finished:
+            reply = exchange.complete()
+            for request in exchange.requests:
+                run_observer(self._handler.record, request)
+            return reply
+        live = self._register(exchange)
+        if exchange.requests[0].stream or len(incoming.body or b"") > _MAX_HELD_BYTES or not self._cadence.hold_s:
+            return exchange.open()
+        live.held_until_s = time.monotonic() + self._cadence.hold_s
+        return None
 
     def _start(self, exchange: Exchange) -> None:
         for stage in (self._handler.preprocess, self._handler.render):
@@ -123,19 +132,20 @@ class ContinuousDriver:
             elif request.finish_reason is not None:  # An author's preprocess has answered, without the model.
                 run_stage(self._handler.postprocess, [request])
 
-    def _open(self, exchange: Exchange) -> Reply:
+    def _register(self, exchange: Exchange) -> LiveRequest:
         live = LiveRequest(exchange, is_finished=exchange.is_finished)
         for request in exchange.requests:
             choice = LiveChoice(live, request, self._new_output(request), is_running=not request.is_finished)
             live.choices.append(choice)
             self._choices[request.sequence_id] = choice
         self._live[exchange.requests[0].id] = live
-        return exchange.open()
+        return live
 
     def _collect(self, patience_s: float) -> None:
         """Take in events until something is due to be sent, or patience is over: every answer to the frontend costs it a round trip."""
         now_s = time.monotonic()
         due_s = min([now_s + patience_s, *[self._due_s(live) for live in self._live.values()]])
+            request.times.book("tokenize")
         while True:
             wait_s = due_s - now_s
             for event in self._poll(max(wait_s, 0.0)):
@@ -148,7 +158,11 @@ class ContinuousDriver:
 
     def _due_s(self, live: LiveRequest) -> float:
         """Return when the next message is due, on the monotonic clock: the first text and the end at once."""
-        if live.is_finished or (live.exchange.has_news and not live.num_sent_tokens):
+        if live.is_finished:
+            return 0.0
+        if not live.exchange.is_open:
+            return live.held_until_s
+        if live.exchange.has_news and not live.num_sent_tokens:
             return 0.0
         if not live.exchange.has_news:
             return live.exchange.last_sent_s + self._cadence.heartbeat_s
@@ -179,7 +193,7 @@ class ContinuousDriver:
     def _next_reply(self, request_id: str, now_s: float) -> Reply | None:
         live = self._live[request_id]
         if live.is_finished:
-            reply = live.exchange.end()
+            reply = live.exchange.finish()
             self._close(request_id, live)
             return reply
         if self._due_s(live) > now_s:
@@ -202,6 +216,8 @@ class ContinuousDriver:
             self._gauges.report(asdict(self._engine.stats()))
         except Exception:
             logger.exception("the engine's gauges could not be reported")
+        if not live.exchange.is_open:
+            return live.exchange.open()
 
 
 def _is_handed_over(incoming: Incoming) -> bool:

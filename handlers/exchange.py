@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from handlers.errors import Failed, InvalidRequest, NotFound, RequestError
 from handlers.frontend import EVENT_STREAM, Incoming, Reply
 from handlers.requests import Request
+from handlers.time_ledger import TimeLedger
 from handlers.wire.codec import ChoiceStream, Codec, error_event, to_json
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,11 @@ class Exchange:
         return next((request.error for request in self.requests if request.error is not None), None)
 
     @property
+    def is_open(self) -> bool:
+        """Whether a message has gone out, and with it the status."""
+        return self.last_sent_s != 0.0
+
+    @property
     def is_finished(self) -> bool:
         """Whether nothing more will be generated: a choice has failed, or all have ended."""
         unfinished = sum(request.finish_reason is None for request in self.requests)
@@ -51,11 +57,11 @@ class Exchange:
 
     def complete(self) -> Reply:
         """Return the whole answer as one response with its status; a streamed answer comes as all its events at once."""
-        body = self._encode(self._rest)
-        error = self._fail_all()
+        body, error = self._settle()
         if error is not None:
             return Reply(to_json(error.body()), status=error.status, headers=error.headers)
-        return Reply(body, content_type=self._content_type)
+        last = min(self.requests, key=lambda request: request.times.parts["send"])
+        return Reply(body, content_type=self._content_type, headers={"Server-Timing": last.times.server_timing()})
 
     def open(self) -> Reply:
         """Return the first message of an answer in several: status and headers, and not one byte of the body."""
@@ -70,16 +76,27 @@ class Exchange:
 
     def end(self) -> Reply:
         """Return the last message of an answer in several. The status has gone out long ago, so an error goes into the body."""
-        body = self._encode(self._rest)
-        error = self._fail_all()
+        body, error = self._settle()
         if error is not None:
             body = error_event(error) if self.requests[0].stream else to_json(error.body())
         return Reply(body, more=False, content_type=self._content_type)
+
+    def finish(self) -> Reply:
+        """Return the last message, or the only one."""
+        return self.end() if self.is_open else self.complete()
 
     @property
     def _content_type(self) -> str:
         request = self.requests[0]
         return EVENT_STREAM if request.stream else request.content_type
+
+    def _settle(self) -> tuple[bytes, RequestError | None]:
+        """Return what is left of the answer, or what has gone wrong; from here on nothing takes time."""
+        body = self._encode(self._rest)
+        error = self._fail_all()
+        for request in self.requests:
+            request.times.book("send")
+        return body, error
 
     def _encode(self, part: Callable[[Codec], bytes]) -> bytes:
         """Return ``part`` of the answer; nothing if the request has failed, or fails now."""
@@ -145,10 +162,11 @@ class _Stream:
 
 def open_exchange(incoming: Incoming, routes: Mapping[str, Codec], *, can_stream: bool) -> Exchange:
     """Decode a new request; whatever is wrong with it becomes its error."""
-    codec = routes.get(incoming.route)
+    times, codec = TimeLedger(), routes.get(incoming.route)
     requests = _decode(incoming, codec, routes)
     for request in requests:
         request.id, request.route, request.headers = incoming.id, incoming.route, dict(incoming.headers)
+        request.times = times.copy()
         if request.stream and not can_stream:
             request.error = InvalidRequest("this model does not stream; leave 'stream' out", param="stream", code="unsupported_parameter")
     return Exchange(requests, codec)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from handlers.errors import Failed, InvalidRequest, RequestError
+from handlers.time_ledger import TimeLedger
 
 FinishReason = Literal["stop", "length", "cancelled", "expired", "error"]
 Message = dict[str, Any]
@@ -131,8 +132,7 @@ class Request:
     sink: Callable[[str], None] | None = None
     finish_reason: FinishReason | None = None
     error: RequestError | None = None
-    queue_s: float | None = None
-    first_token_s: float | None = None
+    times: TimeLedger = field(default_factory=TimeLedger)
 
     @property
     def sequence_id(self) -> str:
@@ -164,14 +164,23 @@ class Request:
     def choices(self, first_index: int = 0) -> list[Request]:
         """Return the ``n`` requests, one a choice, that a rendered one stands for; a given seed is followed by the ones after it.
 
-        The request itself is the first; the others share its prompt and its ``headers``, and have ``extra`` and ``fields`` of their own.
+        The request itself is the first; the others share its prompt and its ``headers``, and have ``extra``, ``fields`` and ``times`` of
+        their own.
         """
         self.index = first_index
         return [self, *(self._choice(number) for number in range(1, self.n))]
 
     def _choice(self, number: int) -> Request:
         params = self.params if self.params.seed is None else replace(self.params, seed=_wrapped(self.params.seed + number))
-        return replace(self, index=self.index + number, params=params, extra=dict(self.extra), fields=dict(self.fields), tokens=[])
+        return replace(
+            self,
+            index=self.index + number,
+            params=params,
+            extra=dict(self.extra),
+            fields=dict(self.fields),
+            tokens=[],
+            times=self.times.copy(),
+        )
 
     def limit_tokens(self, default: int, max_model_len: int) -> None:
         """Settle ``params.max_tokens`` of a rendered request: ``default``, or what the window leaves.

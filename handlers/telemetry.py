@@ -7,7 +7,6 @@ TorchServe passes no histogram buckets, so durations are in seconds, which fit t
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -28,6 +27,7 @@ class Metric:
 
 REQUESTS = Metric("marquee_requests_total", "counter", "count", ("status",))
 REQUEST_TIME = Metric("marquee_request_seconds", "histogram", "s")
+PART_TIME = Metric("marquee_request_part_seconds", "histogram", "s", ("part",))
 QUEUE_TIME = Metric("marquee_queue_seconds", "histogram", "s")
 FIRST_TOKEN_TIME = Metric("marquee_time_to_first_token_seconds", "histogram", "s")
 TOKEN_TIME = Metric("marquee_inter_token_seconds", "histogram", "s")
@@ -36,7 +36,7 @@ CACHED_TOKENS = Metric("marquee_cached_prompt_tokens_total", "counter", "count")
 GENERATED_TOKENS = Metric("marquee_generated_tokens_total", "counter", "count")
 WASTED_TOKENS = Metric("marquee_tokens_after_disconnect_total", "counter", "count")
 REQUEST_METRICS = (
-    *(REQUESTS, REQUEST_TIME, QUEUE_TIME, FIRST_TOKEN_TIME, TOKEN_TIME),
+    *(REQUESTS, REQUEST_TIME, PART_TIME, QUEUE_TIME, FIRST_TOKEN_TIME, TOKEN_TIME),
     *(PROMPT_TOKENS, CACHED_TOKENS, GENERATED_TOKENS, WASTED_TOKENS),
 )
 
@@ -77,7 +77,6 @@ def observe_request(request: Request, report: Report) -> None:
 
     A client's request is counted on its first choice, and a prompt on the first choice of its own.
     """
-    now_s = time.time()
     if request.index == 0:
         report(REQUESTS, 1, {"status": _status(request)})
     if request.is_first_choice:
@@ -86,14 +85,19 @@ def observe_request(request: Request, report: Report) -> None:
     report(GENERATED_TOKENS, request.num_generated_tokens, {})
     if request.finish_reason == "cancelled":
         report(WASTED_TOKENS, request.num_wasted_tokens, {})
-    if request.queue_s is not None:
-        report(QUEUE_TIME, request.queue_s, {})
-    if request.error is not None or request.first_token_s is None:
+    times = request.times
+    if "queue" in times.parts:
+        report(QUEUE_TIME, times.parts["queue"], {})
+    if request.error is not None or times.first_token_s is None:
         return
-    report(REQUEST_TIME, now_s - request.created_s, {})
-    report(FIRST_TOKEN_TIME, request.first_token_s - request.created_s, {})
+    report(FIRST_TOKEN_TIME, times.first_token_s, {})
     if request.num_generated_tokens > 1:
-        report(TOKEN_TIME, (now_s - request.first_token_s) / (request.num_generated_tokens - 1), {})
+        report(TOKEN_TIME, times.generation_s / (request.num_generated_tokens - 1), {})
+    if request.finish_reason == "cancelled":
+        return
+    report(REQUEST_TIME, times.total_s, {})
+    for part, seconds in times.parts.items():
+        report(PART_TIME, seconds, {"part": part})
 
 
 class EngineGauges:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from handlers.engine.client import Event
@@ -46,6 +45,7 @@ class BatchedGenerationMixin(HandlerHooks):
         """Generate for all ``requests`` together; their text goes to ``emit`` token by token."""
         for request in requests:
             run_stage(self._admit, [request])
+            request.times.book("tokenize")
         live = {request.sequence_id: (request, self.tokenizer.output(request)) for request in requests if request.error is None}
         while self.generator.has_work:
             for event in self._step():
@@ -69,14 +69,15 @@ class BatchedGenerationMixin(HandlerHooks):
             return self.generator.recover()
 
     def _take(self, event: Event, request: Request, output: TextOutput) -> None:
+        request.times.book_engine(has_tokens=bool(event.token_ids), queue_s=event.start.queue_s if event.start else 0.0)
         run_stage(lambda _: self._advance(event, request, output), [request])
+        request.times.book("detokenize")
         if request.is_finished:
             self.generator.cancel(event.sequence_id)  # it may have ended by a stop string, or failed in a hook
 
     def _advance(self, event: Event, request: Request, output: TextOutput) -> None:
         if event.finish_reason == "error":
             raise Failed(event.error or "the engine gave this request up; send it again")
-        request.first_token_s = request.first_token_s or time.time()
         text = output.push(event.token_ids, event.num_stop_tokens, event.logprobs)
         request.num_generated_tokens = output.num_tokens
         reason = "stop" if output.is_stopped else event.finish_reason

@@ -51,7 +51,7 @@ class ContinuousGenerationMixin(HandlerHooks):
         self._ledger = read_memory_ledger(self.model_dir)
         self.engine = start_process_client(self) if self.config.engine.process else self.build_engine()
         self.tokenizer.limit_prompts(self.engine.max_model_len - 1)
-        cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000)
+        cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000, hold_s=self.config.stream.hold_ms / 1000)
         self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence, self._ledger)
         serve_directly(self._driver.step)
         self._control = ControlSocket(

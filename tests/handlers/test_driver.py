@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from handlers.driver import Cadence
 from handlers.engine.client import Event
-from handlers.errors import InvalidRequest, Overloaded, RequestError
+from handlers.errors import SHUTTING_DOWN, InvalidRequest, Overloaded, RequestError
 from handlers.frontend import Incoming
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, Request, SamplingParams
 from handlers.wire.completions import CompletionCodec, CompletionStream
+from tests.contract.clients import wait_until
 from tests.fakes import every_refusal, parse_events
 from tests.handlers.driver_rig import NEVER, ROUTE, Rig, shown, texts, usage
 
@@ -442,6 +444,33 @@ class TestHooks:
         assert (reply.status, rig.engine.added) == (403, {})
 
 
+class TestDraining:
+    def test_waits_until_the_last_answer_is_handed_over(self, rig: Rig) -> None:
+        rig.admit(stream=True)
+        with ThreadPoolExecutor() as pool:
+            drained = pool.submit(rig.driver.drain)
+            rig.engine.say("a", "x", "stop")
+            with pytest.raises(TimeoutError):
+                drained.result(timeout=0.05)
+            assert texts([rig.reply()]) == "x"
+            assert drained.result(timeout=10) is True
+
+    def test_what_is_not_done_in_time_ends_with_an_error(self, rig: Rig) -> None:
+        rig.admit(stream=True)
+        rig.engine.say("a", "x")
+        rig.engine.is_done_in_time = False
+        with ThreadPoolExecutor() as pool:
+            drained = pool.submit(rig.driver.drain, 0.0)
+            wait_until(lambda: len(rig.engine.events) == 2)
+            reply = rig.reply()
+            assert drained.result(timeout=10) is False
+
+        assert reply.more is False
+        *_, last = parse_events(reply.body)
+        assert last["error"]["message"] == SHUTTING_DOWN
+        assert rig.recorded[0].error is not None and rig.recorded[0].error.status == 503
+
+
 def test_requests_are_recorded_once_each(rig: Rig) -> None:
     rig.admit("a")
     rig.step(Incoming("bad", ROUTE, b"{"), shown("a"))
@@ -452,15 +481,3 @@ def test_requests_are_recorded_once_each(rig: Rig) -> None:
 
     fates = {request.id: request.finish_reason or str(request.error and request.error.status) for request in rig.recorded}
     assert fates == {"bad": "400", "a": "stop", "b": "cancelled"} and len(rig.recorded) == 3
-
-
-def test_the_time_of_the_first_token_is_noted(rig: Rig) -> None:
-    rig.admit()
-    assert rig.driver._live["a"].exchange.requests[0].first_token_s is None
-    rig.engine.say("a", "x")
-    rig.step("a")
-    first = rig.driver._live["a"].exchange.requests[0].first_token_s
-    rig.engine.say("a", "y", "stop")
-    rig.step("a")
-
-    assert first is not None and rig.recorded[0].first_token_s == first >= rig.recorded[0].created_s

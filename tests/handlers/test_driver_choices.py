@@ -174,7 +174,7 @@ class TestQueueing:
             rig.engine.say(name, "x", "stop", start=Start(queue_s=0.25, num_cached_tokens=cached))
 
         assert json.loads(rig.reply().body)["usage"] == usage(2, 2, cached=1)
-        assert rig.recorded[0].queue_s == 0.25
+        assert [request.num_cached_tokens for request in rig.recorded] == [1, 2]
 
 
 class TestLogprobs:

@@ -57,7 +57,7 @@ def test_the_defaults_survive_yaml() -> None:
     [
         ("{engin: {}}", "handler.engin: unknown key; did you mean 'engine'?"),
         ("{engine: {max_runing: 3}}", "handler.engine.max_runing: unknown key; did you mean 'max_running'?"),
-        ("{stream: {zzz: 3}}", "handler.stream.zzz: unknown key; valid keys: flush_ms"),
+        ("{stream: {zzz: 3}}", "handler.stream.zzz: unknown key; valid keys: flush_ms, hold_ms"),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_valid_one(section: str, message: str) -> None:

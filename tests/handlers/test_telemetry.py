@@ -17,23 +17,41 @@ from handlers.errors import InvalidRequest
 from handlers.memory_ledger import Interval, LedgerLine, MemoryLedger
 from handlers.mixins.metrics import MetricsMixin
 from handlers.requests import Request
-from handlers.telemetry import METRICS, OUT_OF_MEMORY, PREDICTED_MEMORY, PREEMPTIONS, EngineGauges, Metric, observe_request
+from handlers.telemetry import (
+    METRICS,
+    OUT_OF_MEMORY,
+    PART_TIME,
+    PREDICTED_MEMORY,
+    PREEMPTIONS,
+    EngineGauges,
+    Metric,
+    observe_request,
+)
+from handlers.time_ledger import PARTS, Part, TimeLedger
 from handlers.torchserve import TorchServeHandler
 from tests.fakes import make_context
 
 LEDGER = MemoryLedger("cpu", "a CPU", 1 << 30, (LedgerLine("weights", "", Interval(90, 100, 120)),))
-LABELS = {"status": "cancelled", "part": "weights", "bound": "(low|expected|high)"}
-"""As the one request and the ledger of the last test have them."""
+LABELS = {"status": "(ok|cancelled)", "part": "(weights|queue|prefill)", "bound": "(low|expected|high)"}
+"""As the requests and the ledger of the last test have them."""
 DECLARED = yaml.safe_load((Path(__file__).parents[2] / "config" / "metrics.yaml").read_text())["model_metrics"]
 
 
+def spent(parts: Mapping[Part, float]) -> TimeLedger:
+    """Return a ledger with these seconds in it."""
+    ledger = TimeLedger()
+    ledger.parts = dict(parts)
+    return ledger
+
+
 def observed(request: Request) -> dict[str, Any]:
-    """Return each observation's value, or its labels' where it has any."""
+    """Return each observation's value; of the requests' status the label, and of the parts each one's."""
     seen: dict[str, Any] = {}
 
     def report(metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        assert metric.name not in seen and set(labels) == set(metric.labels)
-        seen[metric.name.removeprefix("marquee_")] = tuple(labels.values()) or value
+        name = " ".join([metric.name.removeprefix("marquee_"), *(labels.values() if metric is PART_TIME else ())])
+        assert name not in seen and set(labels) == set(metric.labels)
+        seen[name] = labels.get("status", value)
 
     observe_request(request, report)
     return seen
@@ -55,26 +73,28 @@ def test_durations_are_seconds_and_names_say_so() -> None:
 
 
 def test_a_finished_request_is_observed_in_full() -> None:
-    request = Request(prompt_token_ids=[1, 2], num_generated_tokens=11, finish_reason="stop", created_s=100.0, first_token_s=101.5)
+    parts: dict[Part, float] = {"tokenize": 0.25, "queue": 0.5, "prefill": 0.75, "decode": 4.0, "detokenize": 1.0, "send": 0.5}
+    request = Request(prompt_token_ids=[1, 2], num_generated_tokens=11, finish_reason="stop", times=spent(parts))
 
     seen = observed(request)
 
-    assert seen["requests_total"] == ("ok",)
+    assert seen["requests_total"] == "ok"
     assert (seen["prompt_tokens_total"], seen["generated_tokens_total"]) == (2, 11)
     assert seen["time_to_first_token_seconds"] == 1.5
-    assert seen["request_seconds"] > 1.5
-    assert seen["inter_token_seconds"] == pytest.approx((seen["request_seconds"] - 1.5) / 10)
+    assert seen["request_seconds"] == sum(parts.values())
+    assert {part: seen[f"request_part_seconds {part}"] for part in PARTS} == parts
+    assert (seen["queue_seconds"], seen["inter_token_seconds"]) == (0.5, 0.5)
     assert "tokens_after_disconnect_total" not in seen
 
 
 def test_one_token_has_no_time_between_tokens() -> None:
-    seen = observed(Request(num_generated_tokens=1, finish_reason="stop", first_token_s=1.0))
+    seen = observed(Request(num_generated_tokens=1, finish_reason="stop", times=spent({"prefill": 1.0})))
     assert "inter_token_seconds" not in seen and "request_seconds" in seen
 
 
 def test_a_refused_request_counts_under_its_status() -> None:
     seen = observed(Request(error=InvalidRequest("no")))
-    assert seen == {"requests_total": ("400",), "prompt_tokens_total": 0, "cached_prompt_tokens_total": 0, "generated_tokens_total": 0}
+    assert seen == {"requests_total": "400", "prompt_tokens_total": 0, "cached_prompt_tokens_total": 0, "generated_tokens_total": 0}
 
 
 def test_of_several_choices_the_first_counts_the_request_and_the_prompt() -> None:
@@ -87,7 +107,7 @@ def test_of_several_choices_the_first_counts_the_request_and_the_prompt() -> Non
 
 
 def test_a_request_that_waited_tells_how_long_even_if_it_failed() -> None:
-    assert observed(Request(queue_s=0.25, error=InvalidRequest("no")))["queue_seconds"] == 0.25
+    assert observed(Request(times=spent({"queue": 0.25}), error=InvalidRequest("no")))["queue_seconds"] == 0.25
 
 
 class TestGauges:
@@ -127,7 +147,7 @@ class TestGauges:
 
 def test_a_cancelled_request_tells_what_was_wasted() -> None:
     seen = observed(Request(finish_reason="cancelled", num_generated_tokens=9, num_wasted_tokens=4))
-    assert (seen["requests_total"], seen["tokens_after_disconnect_total"]) == (("cancelled",), 4)
+    assert (seen["requests_total"], seen["tokens_after_disconnect_total"]) == ("cancelled", 4)
 
 
 def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,16 +159,16 @@ def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path,
     handler = Reporting()
     handler.model_name, handler._metrics = "tiny", context.metrics
     with caplog.at_level(logging.INFO):
-        handler.record(Request(num_generated_tokens=2, finish_reason="cancelled", first_token_s=1.0, queue_s=0.1))
+        handler.record(Request(finish_reason="cancelled"))
+        handler.record(Request(num_generated_tokens=2, finish_reason="stop", times=spent({"queue": 0.1, "prefill": 1.0})))
         EngineGauges(handler.report, LEDGER).report(asdict(EngineStats(preemptions=1, out_of_memory=1)))
 
     lines = [record.message for record in caplog.records if record.message.startswith("[METRICS]")]
-    assert len(lines) == len(METRICS) + len(("expected", "high"))
     by_name = {metric.name: metric for metric in METRICS}
+    assert {line.removeprefix("[METRICS]").partition(".")[0] for line in lines} == by_name.keys()
     for line in lines:
-        metric = by_name.pop(line.removeprefix("[METRICS]").partition(".")[0], PREDICTED_MEMORY)
+        metric = by_name[line.removeprefix("[METRICS]").partition(".")[0]]
         labels = "ModelName:tiny" + "".join(f",{label}:{LABELS[label]}" for label in metric.labels)
         unit = {"count": "Count", "s": "Seconds", "ms": "Milliseconds", "B": "Bytes"}[metric.unit]
         assert re.match(rf"\[METRICS\]{metric.name}\.{unit}:[0-9.e+-]+\|#{labels}\|#type:{metric.kind.upper()}\|", line), line
         assert "secret-id" not in line
-    assert not by_name
