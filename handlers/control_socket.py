@@ -22,6 +22,7 @@ from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 from typing import Any
 
 from handlers.errors import ConfigError, MarqueeError
+from handlers.worker_directory import control_socket, worker_directory
 
 Commands = Mapping[str, Callable[..., Any]]
 """What each command does, with the other members of the JSON object as keyword arguments; results are JSON values."""
@@ -53,6 +54,13 @@ class ControlSocket:
         self._path.unlink(missing_ok=True)
 
 
+def open_control_socket(model: str, version: str, commands: Commands) -> ControlSocket:
+    """Listen where those look who want something of this worker, which serves ``model``."""
+    directory = worker_directory(os.getppid(), model, version)
+    directory.mkdir(parents=True, exist_ok=True)
+    return ControlSocket(control_socket(directory, os.getpid()), commands)
+
+
 def send_command(path: Path, command: str, *, timeout_s: float = 10.0, **arguments: Any) -> Any:
     """Give a worker an order and return its result. Raises MarqueeError with what the worker says, or if no worker listens."""
     try:
@@ -70,6 +78,13 @@ def send_command(path: Path, command: str, *, timeout_s: float = 10.0, **argumen
     if "error" in answer:
         raise MarqueeError(answer["error"])
     return answer["result"]
+
+
+def check_seconds(timeout_s: float) -> float:
+    """Return ``timeout_s``; raise ConfigError for what is no number of seconds (commands take any JSON value)."""
+    if not isinstance(timeout_s, int | float) or not 0 <= timeout_s <= threading.TIMEOUT_MAX:
+        raise ConfigError(f"timeout_s must be a number of seconds from 0 up, got {timeout_s!r}")
+    return timeout_s
 
 
 @contextmanager

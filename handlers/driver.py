@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from handlers.control_socket import check_seconds
 from handlers.engine.client import EngineClient, Event
 from handlers.errors import Unavailable
 from handlers.exchange import Exchange, open_exchange
@@ -32,26 +33,30 @@ logger = logging.getLogger(__name__)
 
 _ENGINE_LOST = "the engine does not answer; send this request again"
 _GAUGES_EVERY_S = 1.0
+_LAST_WORDS_S = 2.0
+"""How long it may take to hand over what the engine has said at its end."""
+_MAX_HELD_BYTES = 16 * 1024
+"""Of a request's body that may come again with every call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """How often things are sent, in seconds. ``message_s``: how far apart the messages of all requests are to be on average, at least.
+    ``hold_s``: for how long an answer that comes whole has no first message.
 
     A message costs the frontend and the client about 0.3 ms of a core, so that many streams get fewer and longer ones.
     """
 
     flush_s: float = 0.01
-    ``hold_s``: for how long an answer that comes whole has no first message.
     message_s: float = 0.0005
     heartbeat_s: float = 0.2
     poll_s: float = 0.015
+    hold_s: float = 0.0
 
 
 class ContinuousDriver:
     """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises.
 
-    hold_s: float = 0.0
     ``ledger`` is what was planned of the engine's memory, for the gauges.
     """
 
@@ -73,6 +78,19 @@ class ContinuousDriver:
         self._choices: dict[str, LiveChoice] = {}
         self._gauges = EngineGauges(handler.report, ledger)
         self._gauges_due_s = 0.0
+
+    def drain(self, timeout_s: float = 60.0) -> bool:
+        """Refuse new requests, and wait until the live ones are answered; those that are not after ``timeout_s`` end with an error.
+
+        Return whether all were answered in full. For another thread than the one that calls ``step``, which must go on being called.
+        """
+        is_done = self._engine.drain(check_seconds(timeout_s))
+        if not is_done:
+            self._engine.close()
+        told_by_s = time.monotonic() + _LAST_WORDS_S
+        while self._live and time.monotonic() < told_by_s:
+            time.sleep(_LAST_WORDS_S / 100)
+        return is_done
 
     def step(self, batch: Sequence[Incoming]) -> list[Reply | None]:
         """Return a reply for each request in ``batch``, in its order; None where there is nothing to say yet."""
@@ -127,6 +145,7 @@ class ContinuousDriver:
         exchange.split()
         run_stage(self._handler.inference, [request for request in exchange.requests if not request.is_finished])
         for request in exchange.requests:
+            request.times.book("tokenize")
             if exchange.error is not None:
                 self._engine.cancel(request.sequence_id)  # Those that came before the one that was refused.
             elif request.finish_reason is not None:  # An author's preprocess has answered, without the model.
@@ -145,7 +164,6 @@ class ContinuousDriver:
         """Take in events until something is due to be sent, or patience is over: every answer to the frontend costs it a round trip."""
         now_s = time.monotonic()
         due_s = min([now_s + patience_s, *[self._due_s(live) for live in self._live.values()]])
-            request.times.book("tokenize")
         while True:
             wait_s = due_s - now_s
             for event in self._poll(max(wait_s, 0.0)):
@@ -198,6 +216,8 @@ class ContinuousDriver:
             return reply
         if self._due_s(live) > now_s:
             return None
+        if not live.exchange.is_open:
+            return live.exchange.open()
         live.note_sent()
         reply = live.exchange.flush()
         live.is_finished = live.exchange.error is not None  # What an author has made of the text may be impossible to encode.
@@ -216,8 +236,6 @@ class ContinuousDriver:
             self._gauges.report(asdict(self._engine.stats()))
         except Exception:
             logger.exception("the engine's gauges could not be reported")
-        if not live.exchange.is_open:
-            return live.exchange.open()
 
 
 def _is_handed_over(incoming: Incoming) -> bool:

@@ -9,7 +9,7 @@
         ├── InvalidRequest      400
         ├── NotFound            404
         ├── Overloaded          429, with ``Retry-After``
-        ├── Unavailable         503
+        ├── Unavailable         503, with ``Retry-After``
         └── Failed              500: our fault or an author's; the client learns no details
 
 Bodies follow the OpenAI error object, ``{"error": {message, type, param, code}}``
@@ -19,6 +19,9 @@ Bodies follow the OpenAI error object, ``{"error": {message, type, param, code}}
 from __future__ import annotations
 
 from typing import Any, ClassVar
+
+SHUTTING_DOWN = "the server is shutting down"
+"""What a client is told that comes, or is still there, when the server stops."""
 
 
 class MarqueeError(Exception):
@@ -90,9 +93,14 @@ class Overloaded(RequestError):
 
 
 class Unavailable(RequestError):
-    """The server is stopping or its engine is being rebuilt."""
+    """The server is stopping or its engine is being rebuilt: another server, or this one in a moment, can serve the request."""
 
     status = 503
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return ``Retry-After`` in seconds (RFC 9110, 10.2.3)."""
+        return {"Retry-After": "1"}
 
 
 class Failed(RequestError):

@@ -9,7 +9,7 @@ Every hook calls ``super()`` exactly once; its docstring says whether first or l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -98,6 +98,9 @@ class HandlerHooks:
 
     def report(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Hand one observation to the server's metrics; the root does, and nobody overrides it."""
+
+    def take_orders(self, commands: Mapping[str, Callable[..., Any]]) -> None:
+        """Do what an operator says at the worker's control socket; the root does, and nobody overrides it."""
 
     def describe(self) -> dict[str, Any]:
         """Return facts about this worker as plain JSON values (``super()`` first, then update)."""

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from handlers.config import HandlerConfig, parse_handler_config
-from handlers.errors import ConfigError
+from handlers.control_socket import Commands, ControlSocket, open_control_socket
+from handlers.errors import SHUTTING_DOWN, ConfigError, Unavailable
 from handlers.exchange import Exchange, open_exchange
-from handlers.frontend import read_batch, write_replies
+from handlers.frontend import Incoming, Reply, read_batch, write_replies
+from handlers.gate import Gate
 from handlers.hooks import HandlerHooks
 from handlers.integrity import verify_directory
 from handlers.requests import Request
@@ -30,10 +32,12 @@ else:
 class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
     """Run the stages once for each batch that the frontend sends: decode → preprocess → render → inference → postprocess → encode.
 
-    Owns ``config``, ``model_dir`` and ``model_name``. Thread safety: TorchServe calls a worker from one thread.
+    Owns ``config``, ``model_dir``, ``model_name`` and the socket at which the worker takes orders. Thread safety: TorchServe calls a worker
+    from one thread.
     """
 
     is_root: ClassVar[bool] = True
+    _control: ControlSocket | None = None
 
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
@@ -54,13 +58,23 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
             verify_directory(self.model_dir, required=self.config.integrity == "required")
         self._metrics = context.metrics
         adapt_worker(context)
+        self._gate = Gate()
+        if not keys.get("continuousBatching"):
+            self.take_orders(self._gate.commands())
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch; every request succeeds or fails alone."""
         if context.get_request_header(0, "describe") == "True":  # GET :8081/models/<name>?customized=true
+            self._gate.wait_while_parked()
             return [json.dumps(self.describe()).encode()]
+        with self._gate.batch() as is_open:
+            return write_replies(self._answer(read_batch(data, context), context, is_open=is_open), context)
+
+    def _answer(self, batch: Sequence[Incoming], context: Any, *, is_open: bool) -> list[Reply]:
         can_stream = self.has_capability("streaming")
-        exchanges = [open_exchange(incoming, self._routes, can_stream=can_stream) for incoming in read_batch(data, context)]
+        exchanges = [open_exchange(incoming, self._routes, can_stream=can_stream) for incoming in batch]
+        if not is_open:
+            _refuse(exchanges)
         live = [exchange for exchange in exchanges if not exchange.is_finished]
         for stage in (self.preprocess, self.render):
             run_stage(stage, _unfinished(live))
@@ -70,10 +84,11 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
             _stream_at_once(exchanges[0], context)
         run_stage(self.inference, _unfinished(live))
         run_stage(self.postprocess, _requests(live))
+        replies = [exchange.finish() for exchange in exchanges]
         for exchange in exchanges:
             for request in exchange.requests:
                 run_observer(self.record, request)
-        return write_replies([exchange.end() if exchange.last_sent_s else exchange.complete() for exchange in exchanges], context)
+        return replies
 
     @functools.cached_property
     def _routes(self) -> dict[str, Codec]:
@@ -82,6 +97,16 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
     def describe(self) -> dict[str, Any]:
         """Name the class, the model and the configuration."""
         return super().describe() | {"handler": type(self).__name__, "model": self.model_name, "version": self.model_version}
+
+    def take_orders(self, commands: Commands) -> None:
+        """Open the control socket."""
+        self._control = open_control_socket(self.model_name, self.model_version, commands)
+
+    def close(self) -> None:
+        """Take no more orders."""
+        if self._control is not None:
+            self._control.close()
+        super().close()
 
     def report(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Hand one observation to TorchServe's metrics; it reaches Prometheus if metrics.yaml declares it."""
@@ -102,6 +127,12 @@ def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], co
     if keys.get("batchSize", 1) < wanted["batchSize"]:
         line = f"batchSize: {wanted['batchSize']}"
         raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml: all that may run, wait or be refused")
+
+
+def _refuse(exchanges: Sequence[Exchange]) -> None:
+    for exchange in exchanges:
+        for request in exchange.requests:
+            request.error = request.error or Unavailable(SHUTTING_DOWN)
 
 
 def _requests(exchanges: Sequence[Exchange]) -> list[Request]:

@@ -38,7 +38,7 @@ def claim_only_worker(model: str, version: str) -> WorkerClaim:
     except BlockingIOError:
         lock.close()
         raise ConfigError(
-            f"{model} {version} already has a worker, and a continuous model takes only one: keep minWorkers and maxWorkers at 1 "
-            "and raise handler.engine.max_running for more concurrency, or handler.engine.replicas for more engines"
+            f"{model} {version} already has a worker, and a continuous model takes only one: set min_worker and max_worker back to 1, and "
+            f"scale its engines instead: `marquee models scale {model} N`, or handler.engine.replicas before it starts"
         ) from None
     return WorkerClaim(directory, lock)

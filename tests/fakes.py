@@ -13,7 +13,7 @@ import pytest
 
 from handlers.config import HandlerConfig
 from handlers.engine.client import EngineStats, Event
-from handlers.errors import RequestError
+from handlers.errors import SHUTTING_DOWN, RequestError
 from handlers.hooks import HandlerHooks
 from handlers.requests import SamplingParams
 
@@ -32,6 +32,7 @@ class FakeEngine:
         self.cancelled: list[str] = []
         self.refusal: Exception | None = None
         self.failure: Exception | None = None
+        self.is_done_in_time = True  # when it is drained
 
     def add(
         self,
@@ -64,10 +65,11 @@ class FakeEngine:
         return EngineStats(running=len(self.added))
 
     def drain(self, timeout_s: float) -> bool:
-        return True
+        return self.is_done_in_time
 
     def close(self) -> None:
-        pass
+        """End everything, as an engine does; what a test has said before comes first."""
+        self.events += [Event(sequence_id, finish_reason="error", error=SHUTTING_DOWN) for sequence_id in self.added]
 
 
 def make_context(handler: type[HandlerHooks], model_dir: Path, /, *, name: str = "tiny", **keys: Any) -> Any:

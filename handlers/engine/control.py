@@ -31,7 +31,7 @@ def describe_memory(engine: EngineClient, ledger: MemoryLedger | None) -> dict[s
 
 
 def engine_commands(engine: EngineClient) -> dict[str, Callable[..., Any]]:
-    """Return ``stats()``, ``scale(replicas)`` and ``drain(timeout_s)``, with JSON values for arguments and results."""
+    """Return ``stats()`` and ``scale(replicas)``, with JSON values for arguments and results."""
 
     def stats() -> dict[str, Any]:
         return asdict(engine.stats())
@@ -44,9 +44,4 @@ def engine_commands(engine: EngineClient) -> dict[str, Callable[..., Any]]:
         engine.scale(replicas)
         return describe_engine(engine)
 
-    def drain(timeout_s: float = 60.0) -> bool:
-        if not isinstance(timeout_s, int | float) or timeout_s < 0:
-            raise ConfigError(f"timeout_s must be a number of seconds from 0 up, got {timeout_s!r}")
-        return engine.drain(timeout_s)
-
-    return {"stats": stats, "scale": scale, "drain": drain}
+    return {"stats": stats, "scale": scale}

@@ -15,12 +15,10 @@ from handlers.engine.engine import Engine
 from handlers.engine.inbox import Inbox
 from handlers.engine.meter import Meter
 from handlers.engine.sequence import Sequence
-from handlers.errors import Unavailable
+from handlers.errors import SHUTTING_DOWN, Unavailable
 from handlers.requests import SamplingParams
 
 logger = logging.getLogger(__name__)
-
-_SHUTTING_DOWN = "the server is shutting down"
 
 
 class ThreadClient:
@@ -75,7 +73,7 @@ class ThreadClient:
         sequence = self._engine.new_sequence(sequence_id, prompt_token_ids, params, priority=priority, max_queue_s=max_queue_s)
         with self._lock:
             if self._is_draining or self._is_closed:
-                raise Unavailable(_SHUTTING_DOWN)
+                raise Unavailable(SHUTTING_DOWN)
             if sequence_id in self._admission.live or sequence_id in self._inbox:
                 raise ValueError(f"a sequence {sequence_id!r} is live already, or its last event has not been polled")
             self._admission.admit(sequence_id, sequence.num_prompt_tokens)
@@ -120,7 +118,7 @@ class ThreadClient:
             self._has_work.notify()
         self._thread.join(timeout_s)
         with self._lock:
-            self._publish([Event(sequence_id, finish_reason="error", error=_SHUTTING_DOWN) for sequence_id in self._admission.live])
+            self._publish([Event(sequence_id, finish_reason="error", error=SHUTTING_DOWN) for sequence_id in self._admission.live])
 
     @contextmanager
     def _watching(self) -> Iterator[None]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from handlers.config import HandlerConfig
-from handlers.control_socket import ControlSocket
 from handlers.driver import Cadence, ContinuousDriver
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
@@ -22,15 +20,14 @@ from handlers.requests import Request
 from handlers.text.tokenizer import TextTokenizer
 from handlers.torchserve_worker import serve_directly
 from handlers.weights.checkpoint import eos_token_ids
-from handlers.worker_directory import control_socket
 from handlers.worker_lock import claim_only_worker
 
 
 class ContinuousGenerationMixin(HandlerHooks):
     """Hand requests to a continuous-batching engine and answer them from its events.
 
-    Adds ``inference`` and TorchServe's ``continuousBatching`` mode. Owns ``engine``, the lock that keeps a second worker out, and the
-    socket at which the worker takes orders. Requires a checkpoint and a tokenizer.
+    Adds ``inference`` and TorchServe's ``continuousBatching`` mode. Owns ``engine`` and the lock that keeps a second worker out. Requires a
+    checkpoint and a tokenizer.
     """
 
     provides = frozenset({"inference"})
@@ -54,9 +51,7 @@ class ContinuousGenerationMixin(HandlerHooks):
         cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000, hold_s=self.config.stream.hold_ms / 1000)
         self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence, self._ledger)
         serve_directly(self._driver.step)
-        self._control = ControlSocket(
-            control_socket(self._claim.directory, os.getpid()), engine_commands(self.engine) | {"describe": self.describe}
-        )
+        self.take_orders(engine_commands(self.engine) | {"describe": self.describe, "drain": self._driver.drain})
 
     def build_engine(self) -> EngineClient:
         """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""
@@ -97,7 +92,6 @@ class ContinuousGenerationMixin(HandlerHooks):
 
     def close(self) -> None:
         """Stop the engine and let another worker take the model."""
-        self._control.close()
         self.engine.close()
         self._claim.close()
         super().close()

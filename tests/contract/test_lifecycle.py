@@ -64,7 +64,7 @@ def test_a_second_worker_is_refused_while_the_first_goes_on(server: TorchServe, 
         return "already has a worker" in log.read_text()
 
     wait_until(is_refused)
-    assert "keep minWorkers and maxWorkers at 1" in log.read_text()
+    assert "marquee models scale mortal N" in log.read_text()
     assert len(waits_s) > 3 and max(waits_s) < 10
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,12 @@ from ts.protocol import otf_message_handler
 
 from handlers import BatchedCausalLMHandler, CausalLMHandler, Delta, Request
 from handlers.config import HandlerConfig
+from handlers.control_socket import send_command
 from handlers.errors import ConfigError
+from handlers.gate import Gate
 from handlers.torchserve import check_frontend_mode
+from handlers.worker_directory import control_socket, worker_directory
+from tests.contract.clients import wait_until
 from tests.fakes import keep_worker, make_context, parse_events, parse_response
 
 CHAT, COMPLETIONS, BARE = "v1/chat/completions", "v1/completions", ""
@@ -284,3 +289,30 @@ class TestStreamAtOnce:
         (reply,) = served.send((COMPLETIONS, {"prompt": "x", **GREEDY}))
 
         assert (sent, reply.status) == ([], 200)
+
+
+class TestOrders:
+    """What an operator may tell a synchronous worker."""
+
+    def test_a_draining_worker_refuses_what_comes(self, served: Served) -> None:
+        served.handler._gate = Gate()
+        assert served.handler._gate.drain(timeout_s=0)
+        (reply,) = served.send((COMPLETIONS, {"prompt": "fox"} | GREEDY))
+        assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
+        assert b"shutting down" in reply.body
+
+    def test_it_listens_in_a_directory_of_the_model(self, served: Served) -> None:
+        path = control_socket(worker_directory(os.getppid(), "tiny", "1.0"), os.getpid())
+        assert send_command(path, "describe") == {"working": False, "draining": False, "parked": False}
+        send_command(path, "park", timeout_s=30)
+        description = threading.Thread(target=lambda: served.handler.handle([{}], describe_context(served)))
+        description.start()
+        wait_until(lambda: send_command(path, "describe")["parked"])
+        send_command(path, "unpark")
+        description.join(10)
+        assert not description.is_alive()
+
+
+def describe_context(served: Served) -> Context:
+    served.context.request_processor = [RequestProcessor({"describe": "True"})]
+    return served.context

@@ -39,7 +39,7 @@ def test_a_second_process_is_refused_and_told_how_to_scale(first: subprocess.Pop
     _, error = start_worker(tmp_path).communicate(timeout=30)
 
     assert "ConfigError: tiny 1.0 already has a worker" in error
-    assert "handler.engine.max_running" in error
+    assert "marquee models scale tiny N" in error
 
 
 def test_the_lock_goes_with_its_process(first: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -16,12 +16,11 @@ from handlers.engine.process.fleet import Fleet, Launch
 from handlers.engine.process.launch import EngineProcess
 from handlers.engine.process.protocol import Add
 from handlers.engine.process.source import EngineBuilder, EngineSource
-from handlers.errors import ConfigError, Unavailable
+from handlers.errors import SHUTTING_DOWN, ConfigError, Unavailable
 from handlers.requests import SamplingParams
 
 logger = logging.getLogger(__name__)
 
-SHUTTING_DOWN = "the server is shutting down"
 
 _TICK_S = 0.1
 _WATCH_S = 0.1

@@ -71,11 +71,3 @@ def test_an_engine_in_the_worker_cannot_be_scaled() -> None:
     assert describe_engine(engine)["replicas"] == []
     with pytest.raises(ConfigError, match=r"handler\.engine\.process: true"):
         engine_commands(engine)["scale"](replicas=2)
-
-
-def test_draining_has_a_limit() -> None:
-    engine: Any = InProcess()
-    drain = engine_commands(engine)["drain"]
-    assert (drain(), drain(timeout_s=0)) == (True, False)
-    with pytest.raises(ConfigError, match="timeout_s"):
-        drain(timeout_s="soon")

@@ -16,9 +16,9 @@ from process_fakes import REFUSE, EngineStarter, ScriptedHandler, continuation, 
 
 from handlers.config import EngineConfig, HandlerConfig
 from handlers.engine.client import Start as SequenceStart
-from handlers.engine.process.client import SHUTTING_DOWN, start_process_client
+from handlers.engine.process.client import start_process_client
 from handlers.engine.process.source import EngineSource
-from handlers.errors import ConfigError, InvalidRequest, Overloaded, Unavailable
+from handlers.errors import SHUTTING_DOWN, ConfigError, InvalidRequest, Overloaded, Unavailable
 from handlers.requests import SamplingParams
 
 ENDLESS = SamplingParams(max_tokens=10**6)
