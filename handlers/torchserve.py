@@ -5,20 +5,18 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from handlers.batch import answer_batch, refuse_batch
 from handlers.config import HandlerConfig, parse_handler_config
 from handlers.control_socket import Commands, ControlSocket, open_control_socket
-from handlers.errors import SHUTTING_DOWN, ConfigError, Unavailable
-from handlers.exchange import Exchange, open_exchange
-from handlers.frontend import Incoming, Reply, read_batch, write_replies
+from handlers.errors import ConfigError
+from handlers.frontend import Reply, read_batch, write_replies
 from handlers.gate import Gate
 from handlers.hooks import HandlerHooks
 from handlers.integrity import verify_directory
-from handlers.requests import Request
-from handlers.stages import run_observer, run_stage
 from handlers.telemetry import Metric, report_loading
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
 from handlers.wire.codec import Codec
@@ -68,27 +66,10 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
             self._gate.wait_while_parked()
             return [json.dumps(self.describe()).encode()]
         with self._gate.batch() as is_open:
-            return write_replies(self._answer(read_batch(data, context), context, is_open=is_open), context)
-
-    def _answer(self, batch: Sequence[Incoming], context: Any, *, is_open: bool) -> list[Reply]:
-        can_stream = self.has_capability("streaming")
-        exchanges = [open_exchange(incoming, self._routes, can_stream=can_stream) for incoming in batch]
-        if not is_open:
-            _refuse(exchanges)
-        live = [exchange for exchange in exchanges if not exchange.is_finished]
-        for stage in (self.preprocess, self.render):
-            run_stage(stage, _unfinished(live))
-        for exchange in live:
-            exchange.split()
-        if len(exchanges) == 1:
-            _stream_at_once(exchanges[0], context)
-        run_stage(self.inference, _unfinished(live))
-        run_stage(self.postprocess, _requests(live))
-        replies = [exchange.finish() for exchange in exchanges]
-        for exchange in exchanges:
-            for request in exchange.requests:
-                run_observer(self.record, request)
-        return replies
+            batch = read_batch(data, context)
+            send = functools.partial(_send, context)
+            replies = answer_batch(self, self._routes, batch, send=send) if is_open else refuse_batch(self, batch)
+            return write_replies(replies, context)
 
     @functools.cached_property
     def _routes(self) -> dict[str, Codec]:
@@ -129,28 +110,6 @@ def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], co
         raise ConfigError(f"{handler.__name__} needs '{line}' at the top level of model-config.yaml: all that may run, wait or be refused")
 
 
-def _refuse(exchanges: Sequence[Exchange]) -> None:
-    for exchange in exchanges:
-        for request in exchange.requests:
-            request.error = request.error or Unavailable(SHUTTING_DOWN)
-
-
-def _requests(exchanges: Sequence[Exchange]) -> list[Request]:
-    """Return the requests of the clients none of whose choices has failed."""
-    return [request for exchange in exchanges if exchange.error is None for request in exchange.requests]
-
-
-def _unfinished(exchanges: Sequence[Exchange]) -> list[Request]:
-    return [request for request in _requests(exchanges) if not request.is_finished]
-
-
-def _stream_at_once(exchange: Exchange, context: Any) -> None:
-    """Send streamed text the moment it is emitted; TorchServe can do so outside of continuous batching when the batch is one."""
-
-    def send(write: Callable[[str], None], text: str) -> None:
-        write(text)
-        send_intermediate(write_replies([exchange.flush()], context), context)
-
-    for request in exchange.requests:
-        if request.sink is not None:
-            request.sink = functools.partial(send, request.sink)
+def _send(context: Any, reply: Reply) -> None:
+    """Send a part of the answer to the one request of a batch; outside of continuous batching TorchServe can do so for no larger one."""
+    send_intermediate(write_replies([reply], context), context)
