@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from archiver import __version__
-from archiver.cli import packaging, planning, quantizing, serving, watching
+from archiver.cli import models, packaging, planning, quantizing, serving, watching
 from archiver.errors import ArchiverError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ app.command("verify")(packaging.verify_command)
 app.command("plan")(planning.plan_command)
 app.command("quantize")(quantizing.quantize_command)
 app.command("chat")(watching.chat_command)
+app.add_typer(models.app)
 app.command("doctor")(serving.doctor_command)
 app.command("java-home")(serving.java_home_command)
 

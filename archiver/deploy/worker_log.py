@@ -50,6 +50,13 @@ class ServerLog:
         self.last_error = ""
         """The last error of the frontend that concerns no worker."""
 
+    @classmethod
+    def from_now_on(cls, path: Path) -> ServerLog:
+        """Follow a log that exists already, without what is in it."""
+        log = cls(path)
+        log._offset = path.stat().st_size if path.exists() else 0
+        return log
+
     def update(self) -> None:
         """Read the whole lines that were added since the last call."""
         for line in self._new_lines():

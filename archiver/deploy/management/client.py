@@ -48,9 +48,9 @@ class ManagementClient:
         """Return all versions of a model."""
         return self._run(operations.versions(name))
 
-    def register(self, archive: str, name: str, *, workers: int = 1) -> None:
+    def register(self, archive: str, name: str | None = None, *, workers: int = 1) -> ModelStatus:
         """Register an archive, named in the model store or by an https URL, and wait until it is loaded. Raises LoadFailed."""
-        self._run(operations.register(archive, name, workers))
+        return self._run(operations.register(archive, name, workers))
 
     def scale_workers(self, name: str, version: str, workers: int) -> None:
         """Have this number of workers and wait for new ones; what ends loses its requests. Raises LoadFailed."""
@@ -111,9 +111,9 @@ class AsyncManagementClient:
         """Return all versions of a model."""
         return await self._run(operations.versions(name))
 
-    async def register(self, archive: str, name: str, *, workers: int = 1) -> None:
+    async def register(self, archive: str, name: str | None = None, *, workers: int = 1) -> ModelStatus:
         """Register an archive, named in the model store or by an https URL, and wait until it is loaded. Raises LoadFailed."""
-        await self._run(operations.register(archive, name, workers))
+        return await self._run(operations.register(archive, name, workers))
 
     async def scale_workers(self, name: str, version: str, workers: int) -> None:
         """Have this number of workers and wait for new ones; what ends loses its requests. Raises LoadFailed."""

@@ -5,6 +5,7 @@ Paths, parameters and answers are those of TorchServe 0.12 (``/api-description``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     waits_for_workers: bool = False
 
+
+_REGISTERED = re.compile(r'Model "(?P<name>.+)" Version: (?P<version>\S+) registered')
 
 Operation = Generator[Call, httpx.Response, T]
 """Yields requests, is sent their responses, and returns what was asked for."""
@@ -63,15 +66,18 @@ def versions(name: str) -> Operation[tuple[ModelStatus, ...]]:
     return tuple(read_status(one, is_default=one["modelVersion"] == default["modelVersion"]) for one in every)
 
 
-def register(archive: str, name: str, workers: int) -> Operation[None]:
+def register(archive: str, name: str | None, workers: int) -> Operation[ModelStatus]:
     """Register an archive and wait until its workers have loaded it; of one that cannot be loaded the server keeps nothing.
 
-    A ``minWorkers`` in the archive's model-config.yaml wins over ``workers``.
+    Without ``name`` the archive's own is taken. A ``minWorkers`` in its model-config.yaml wins over ``workers``.
     """
     if "://" in archive and not archive.startswith("https://"):
         raise UsageError(f"{archive}: an archive is code that the server runs, so from other machines it is taken over https only")
-    params = {"url": archive, "model_name": name, "initial_workers": str(workers), "synchronous": "true"}
-    _read((yield Call("POST", "/models", params, waits_for_workers=True)))
+    params = {"url": archive, **({"model_name": name} if name else {}), "initial_workers": str(workers), "synchronous": "true"}
+    answer = _read((yield Call("POST", "/models", params, waits_for_workers=True)))
+    if registered := _REGISTERED.match(answer["status"]):
+        return (yield from describe(registered["name"], registered["version"]))
+    raise Refused(f"the server does not say what it has registered: {answer['status']}")
 
 
 def scale_workers(name: str, version: str, workers: int) -> Operation[None]:
