@@ -61,11 +61,14 @@ def open_control_socket(model: str, version: str, commands: Commands) -> Control
     return ControlSocket(control_socket(directory, os.getpid()), commands)
 
 
-def send_command(path: Path, command: str, *, timeout_s: float = 10.0, **arguments: Any) -> Any:
-    """Give a worker an order and return its result. Raises MarqueeError with what the worker says, or if no worker listens."""
+def send_command(path: Path, command: str, *, patience_s: float = 10.0, **arguments: Any) -> Any:
+    """Give a worker an order and return its result, for which there are ``patience_s``.
+
+    Raises MarqueeError with what the worker says, or if no worker listens.
+    """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(timeout_s)
+            connection.settimeout(patience_s)
             with _address(path) as address:
                 connection.connect(address)
             connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from archiver.deploy import guard
 from archiver.deploy.command import frontend_command, frontend_environment, torchserve_home
+from archiver.deploy.draining import drain_workers
 from archiver.deploy.instance import Instance, create_instance
 from archiver.deploy.java import find_java_home
 from archiver.deploy.management import KeyFile, LoadFailed, ManagementClient, Purpose
@@ -20,6 +22,10 @@ from archiver.deploy.served_model import ServedModel
 from archiver.deploy.settings import ServerSettings
 from archiver.deploy.worker_log import ServerLog
 from archiver.errors import UsageError
+from handlers.worker_directory import control_sockets
+
+_LAST_BYTES_S = 0.2
+"""How long the frontend may take to pass on the last answer."""
 
 
 class TorchServe:
@@ -120,6 +126,15 @@ class TorchServe:
     def wait(self) -> int:
         """Block until the server ends by itself and return its exit status."""
         return self._process.wait() if self._process else 0
+
+    def drain(self) -> bool:
+        """Refuse new requests with a 503, and let the others finish within ``settings.drain_timeout_s``; then end them with an error.
+
+        Return whether all were answered in full. ``stop()`` alone cuts off what is under way.
+        """
+        is_done = drain_workers(control_sockets(self.frontend_pid, self._instance.tmp), self.settings.drain_timeout_s)
+        time.sleep(_LAST_BYTES_S)
+        return is_done
 
     def stop(self) -> None:
         """Stop the frontend and all workers, free the ports, remove the runtime directory; it takes 3 to 5 s. May be repeated."""

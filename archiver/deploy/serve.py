@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,12 @@ class _Stopped(BaseException):
 
 
 def serve(request: ServeRequest, *, as_json: bool = False) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP, then stop everything.
+    """Serve until SIGINT, SIGTERM or SIGHUP; then refuse new requests, let the others finish, and stop everything. A second signal hurries.
 
     Standard output gets the ready block, or one line of JSON; progress goes to standard error. Raises UsageError, LoadFailed or ServerDied.
     """
     started = time.monotonic()
-    with _stop_on_signals():
+    with _stop_on_signals() as rearm:
         check_machine(request.port, request.settings)  # before the work of packaging
         models = _prepare(request)
         with _start(models, request) as server:
@@ -53,13 +53,26 @@ def serve(request: ServeRequest, *, as_json: bool = False) -> None:
                 Console().out(json.dumps(ready_record(server)), highlight=False)
             else:
                 announce(server, Console(), time.monotonic() - started)
-            status = server.wait()
+            try:
+                status = server.wait()
+            except _Stopped:
+                rearm()
+                _drain(server)
+                return
             raise ServerDied(f"TorchServe ended by itself with status {status} (logs: {server.logs})")
 
 
 def _start(models: Sequence[ServedModel], request: ServeRequest) -> TorchServe:
     with Console(stderr=True).status("starting TorchServe") as status:
         return TorchServe.start(models, port=request.port, settings=request.settings, progress=status.update)
+
+
+def _drain(server: TorchServe) -> None:
+    console = Console(stderr=True)
+    with console.status("finishing what is under way; Ctrl-C stops at once"):
+        is_done = server.drain()
+    if not is_done:
+        console.print(f"some requests took longer than {server.settings.drain_timeout_s:g} s and were ended", highlight=False)
 
 
 def _prepare(request: ServeRequest) -> list[ServedModel]:
@@ -80,18 +93,26 @@ def split_name(model: str) -> tuple[str | None, str]:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[None]:
-    """Leave the block in order when a signal asks to stop; a second signal does not cut the stopping short, which takes seconds."""
+def _stop_on_signals() -> Iterator[Callable[[], None]]:
+    """Leave the block in order when a signal asks to stop; yield what makes the next signal count again.
+
+    Until then the others are ignored: the stopping, which takes seconds, is not to be cut short.
+    """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def arm() -> None:
+        for each in signals:
+            signal.signal(each, stop)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         for each in signals:
             signal.signal(each, signal.SIG_IGN)
         raise _Stopped
 
-    previous = {each: signal.signal(each, stop) for each in signals}
+    previous = {each: signal.getsignal(each) for each in signals}
+    arm()
     try:
-        yield
+        yield arm
     except _Stopped:
         pass
     finally:
