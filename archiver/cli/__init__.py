@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from archiver import __version__
-from archiver.cli import models, packaging, planning, quantizing, serving, watching
+from archiver.cli import autoscaling, models, packaging, planning, quantizing, serving, watching
 from archiver.errors import ArchiverError
 
 app = typer.Typer(
@@ -52,8 +52,10 @@ app.command("inspect")(packaging.inspect_command)
 app.command("verify")(packaging.verify_command)
 app.command("plan")(planning.plan_command)
 app.command("quantize")(quantizing.quantize_command)
+app.command("top")(watching.top_command)
 app.command("chat")(watching.chat_command)
 app.add_typer(models.app)
+app.command("autoscale")(autoscaling.autoscale_command)
 app.command("doctor")(serving.doctor_command)
 app.command("java-home")(serving.java_home_command)
 

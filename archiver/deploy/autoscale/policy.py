@@ -63,7 +63,7 @@ class State:
 
 @dataclass(frozen=True)
 class Decision:
-    """``order`` is the new number of replicas, None to leave it; ``not_before_s``: when a cool-down ends that stands in the way."""
+    """``order`` is the new number of replicas, None to leave it; ``not_before_s``: when the next one can come, after a cool-down."""
 
     state: State
     reason: OrderReason | HoldReason
@@ -77,7 +77,7 @@ def decide(policy: Policy, state: State, seen: Observation) -> Decision:
         return Decision(State(seen.at_s), "not settled")
     within = min(max(seen.replicas, policy.minimum), policy.maximum)
     if within != seen.replicas:
-        return _order(within, "out of bounds", seen)
+        return _order(policy, within, "out of bounds", seen)
     asked = max(_asked(seen), policy.minimum)
     state = _remember(policy, state, seen.at_s, asked)
     if seen.load is None:
@@ -107,7 +107,7 @@ def _grow(policy: Policy, state: State, seen: Observation, asked: int) -> Decisi
         return Decision(state, "at most" if seen.replicas == policy.maximum else "memory is full")
     if seen.at_s < (ends_s := state.changed_s + policy.up_cooldown_s):
         return Decision(state, "cooling down", not_before_s=ends_s)
-    return _order(wanted, "over target", seen)
+    return _order(policy, wanted, "over target", seen)
 
 
 def _shrink(policy: Policy, state: State, seen: Observation) -> Decision:
@@ -116,11 +116,11 @@ def _shrink(policy: Policy, state: State, seen: Observation) -> Decision:
     wanted = max(asked for _, asked in state.asked)
     if wanted >= seen.replicas:  # A moment ago it was needed; the next may come.
         return Decision(state, "on target")
-    return _order(wanted, "under target", seen)
+    return _order(policy, wanted, "under target", seen)
 
 
-def _order(replicas: int, reason: OrderReason, seen: Observation) -> Decision:
-    return Decision(State(seen.at_s), reason, order=replicas)
+def _order(policy: Policy, replicas: int, reason: OrderReason, seen: Observation) -> Decision:
+    return Decision(State(seen.at_s), reason, order=replicas, not_before_s=seen.at_s + policy.up_cooldown_s)
 
 
 def _remember(policy: Policy, state: State, now_s: float, asked: int) -> State:

@@ -1,0 +1,64 @@
+"""Look at one model: how many replicas it has, what its load is, and what memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from archiver.deploy.autoscale.policy import Observation
+from archiver.deploy.autoscale.signals import Reading, Served, Target, read_signal
+from archiver.deploy.scrape import Samples
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """What serves a model now: see ``Observation`` for ``is_settled`` and ``affordable``."""
+
+    served: Served
+    is_settled: bool
+    affordable: int | None = None
+
+
+class ReplicaSet(Protocol):
+    """A model's engines, or its workers. Both methods raise ArchiverError if the server does not do its part."""
+
+    def look(self) -> Replicas:
+        """Return what there is."""
+        ...
+
+    def scale(self, replicas: int) -> None:
+        """Order another number; whether it is there already on return, ``look`` tells."""
+        ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the policy is told, and the load in the target's unit, for people; None where there is nothing to measure."""
+
+    observation: Observation
+    reading: Reading | None = None
+
+
+class Watch:
+    """Looks at intervals of at least two seconds, as the metrics change once a second. Not thread-safe."""
+
+    def __init__(self, replicas: ReplicaSet, target: Target, scrape: Callable[[], Samples]) -> None:
+        self._replicas = replicas
+        self._target = target
+        self._scrape = scrape
+        self._before = scrape()
+
+    def look(self) -> Look:
+        """Return what is there now and the load since the last look. Raises ArchiverError if the server cannot be asked."""
+        replicas = self._replicas.look()
+        before, self._before = self._before, self._scrape()
+        served, at_s = replicas.served, self._before.scraped_s
+        if not replicas.is_settled or not served.replicas:
+            return Look(Observation(at_s, served.replicas, replicas.is_settled))
+        reading = read_signal(self._target, served, self._before, before)
+        if reading is None:
+            return Look(Observation(at_s, served.replicas, affordable=replicas.affordable))
+        load = reading.measured / self._target.value
+        observation = Observation(at_s, served.replicas, load=load, occupancy=reading.occupancy, affordable=replicas.affordable)
+        return Look(observation, reading)
