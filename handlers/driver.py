@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from handlers.control_socket import check_seconds
 from handlers.engine.client import EngineClient, Event
@@ -23,16 +23,13 @@ from handlers.exchange import Exchange, open_exchange
 from handlers.frontend import Incoming, Reply
 from handlers.hooks import HandlerHooks
 from handlers.live import LiveChoice, LiveRequest
-from handlers.memory_ledger import MemoryLedger
 from handlers.requests import Request
 from handlers.stages import run_observer, run_stage
-from handlers.telemetry import EngineGauges
 from handlers.text.output import TextOutput
 
 logger = logging.getLogger(__name__)
 
 _ENGINE_LOST = "the engine does not answer; send this request again"
-_GAUGES_EVERY_S = 1.0
 _LAST_WORDS_S = 2.0
 """How long it may take to hand over what the engine has said at its end."""
 _MAX_HELD_BYTES = 16 * 1024
@@ -55,10 +52,7 @@ class Cadence:
 
 
 class ContinuousDriver:
-    """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises.
-
-    ``ledger`` is what was planned of the engine's memory, for the gauges.
-    """
+    """Answer the frontend's calls from an engine's events. Sans I/O; runs in the thread that calls ``step``, which never raises."""
 
     def __init__(
         self,
@@ -66,7 +60,6 @@ class ContinuousDriver:
         engine: EngineClient,
         new_output: Callable[[Request], TextOutput],
         cadence: Cadence = Cadence(),
-        ledger: MemoryLedger | None = None,
     ) -> None:
         self._handler = handler
         self._routes = handler.routes()
@@ -76,8 +69,6 @@ class ContinuousDriver:
         self._cadence = cadence
         self._live: dict[str, LiveRequest] = {}
         self._choices: dict[str, LiveChoice] = {}
-        self._gauges = EngineGauges(handler.report, ledger)
-        self._gauges_due_s = 0.0
 
     def drain(self, timeout_s: float = 60.0) -> bool:
         """Refuse new requests, and wait until the live ones are answered; those that are not after ``timeout_s`` end with an error.
@@ -97,13 +88,8 @@ class ContinuousDriver:
         self._cancel_vanished({incoming.id for incoming in batch})
         admitted = {incoming.id: self._admit(incoming) for incoming in batch if incoming.id not in self._live}
         self._collect(0.0 if admitted else self._cadence.poll_s)
-        now_s, was_busy = time.monotonic(), bool(self._live)
-        replies = [admitted.get(incoming.id) or self._next_reply(incoming.id, now_s) for incoming in batch]
-        is_done = was_busy and not self._live  # There may be no call for a long time.
-        if is_done or now_s >= self._gauges_due_s:
-            self._gauges_due_s = now_s + _GAUGES_EVERY_S
-            self._report_gauges()
-        return replies
+        now_s = time.monotonic()
+        return [admitted.get(incoming.id) or self._next_reply(incoming.id, now_s) for incoming in batch]
 
     def _cancel_vanished(self, present: set[str]) -> None:
         vanished = self._live.keys() - present
@@ -230,12 +216,6 @@ class ContinuousDriver:
             self._stop(choice)
             del self._choices[choice.request.sequence_id]
             run_observer(self._handler.record, choice.request)
-
-    def _report_gauges(self) -> None:
-        try:
-            self._gauges.report(asdict(self._engine.stats()))
-        except Exception:
-            logger.exception("the engine's gauges could not be reported")
 
 
 def _is_handed_over(incoming: Incoming) -> bool:

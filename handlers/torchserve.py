@@ -18,7 +18,7 @@ from handlers.gate import Gate
 from handlers.hooks import HandlerHooks
 from handlers.integrity import verify_directory
 from handlers.telemetry import Metric, report_loading
-from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate
+from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate, worker_name
 from handlers.wire.codec import Codec
 
 if "ts" in sys.modules:  # A TorchServe worker. Elsewhere (packaging, tests) the import would cost seconds: its module imports torch.
@@ -55,6 +55,7 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
             report_loading("verifying the archive")
             verify_directory(self.model_dir, required=self.config.integrity == "required")
         self._metrics = context.metrics
+        self._worker_name = worker_name(self.model_name, self.model_version)
         adapt_worker(context)
         self._gate = Gate()
         if not keys.get("continuousBatching"):
@@ -91,7 +92,8 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
 
     def report(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
         """Hand one observation to TorchServe's metrics; it reaches Prometheus if metrics.yaml declares it."""
-        report_metric(self._metrics, metric, value, {"ModelName": self.model_name, **labels})
+        own = {"ModelName": self.model_name, "ModelVersion": self.model_version, "WorkerName": self._worker_name}
+        report_metric(self._metrics, metric, value, own | dict(labels))
 
 
 def check_frontend_mode(handler: type[HandlerHooks], keys: Mapping[str, Any], config: HandlerConfig) -> None:

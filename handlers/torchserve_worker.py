@@ -6,8 +6,10 @@ the tested one is left as it is.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -60,13 +62,26 @@ def _is_tested_version() -> bool:
     return bool(version == TESTED_VERSION)
 
 
+def worker_name(model: str, version: str) -> str:
+    """Return what the frontend calls this worker in its own metrics: the number is at the end of the socket that it was started with.
+
+    A worker that is started again keeps it.
+    """
+    sockets = [value for name, value in itertools.pairwise(sys.argv) if name in ("--sock-name", "--port")]
+    number = sockets[0].rpartition(".")[2] if sockets else ""
+    return f"W-{number}-{model}_{version}"
+
+
 def report_metric(metrics: Any, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-    """Hand one observation to TorchServe's ``metrics`` cache, past its ``add_metric``, which attaches the ids of all live requests."""
+    """Hand one observation to TorchServe's ``metrics`` cache, past its ``add_metric``, which attaches the ids of all live requests.
+
+    Of ``labels`` those count that ``metrics.yaml`` has for the metric.
+    """
     from ts.metrics.metric_type_enum import MetricTypes
 
     kind = MetricTypes(metric.kind)
     known = metrics.cache.get(kind, {}).get(metric.name)
-    target = known or metrics.add_metric_to_cache(metric.name, metric.unit, list(labels), kind)
+    target = known or metrics.add_metric_to_cache(metric.name, metric.unit, ["ModelName", "ModelVersion", *metric.labels], kind)
     target.add_or_update(value, [labels.get(name, "") for name in target.dimension_names])
 
 

@@ -45,8 +45,8 @@ class EngineStats:
 
     ``blocks_used`` belong to running sequences; cached blocks that nobody uses count as free. Of ``queried_tokens`` of prompts
     ``cached_tokens`` were found in the prefix cache. ``max_running``: how many sequences are admitted at once now, fewer than configured
-    after one of the ``out_of_memory`` errors so far. The bytes are what was measured at load: see ``memory.footprint``. Of replicas all
-    numbers are sums, and ``engines`` says of how many.
+    after one of the ``out_of_memory`` errors so far. ``restarts``: engine processes that were lost, to be replaced. The bytes are what was
+    measured at load: see ``memory.footprint``. Of replicas all numbers are sums, and ``engines`` says of how many.
     """
 
     running: int = 0
@@ -64,6 +64,7 @@ class EngineStats:
     engines: int = 0
     max_running: int = 0
     out_of_memory: int = 0
+    restarts: int = 0
     weight_bytes: int = 0
     kv_bytes: int = 0
     activation_bytes: int = 0

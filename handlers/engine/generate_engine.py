@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from handlers.config import EngineConfig
 from handlers.engine.capacity import model_len, wanted_len
 from handlers.engine.engine import Engine
-from handlers.engine.generate_runner import GenerateRunner
+from handlers.engine.generate_runner import GenerateRunner, PaddingMeter
 from handlers.engine.memory.device import memory_of
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.static_batch import StaticBatch, left_padded
@@ -39,6 +39,7 @@ def build_generate_engine(
     eos_token_ids: frozenset[int] = frozenset(),
     max_running: int = _MAX_RUNNING,
     max_queued_tokens: int | None = None,
+    meter: PaddingMeter | None = None,
 ) -> Engine:
     """Return an engine over ``model``, any that transformers' ``generate`` can run; ``max_running`` sequences run at once.
 
@@ -48,7 +49,7 @@ def build_generate_engine(
         raise ConfigError(f"{model.path.name} is left to llama.cpp, which needs continuous batching: set handler.engine.name: generate")
     max_model_len = wanted_len(config, model_len(model.config))
     max_running = min(config.max_running, max_running)
-    runner = GenerateRunner(model, max_running=max_running, max_model_len=max_model_len, can_share=_adopt(model))
+    runner = GenerateRunner(model, max_running=max_running, max_model_len=max_model_len, can_share=_adopt(model), meter=meter)
     if model.device.type == "cpu":
         settle_num_threads(partial(runner.run, _trial_step(max_running)), config.num_threads)
         runner.reset()

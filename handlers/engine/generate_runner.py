@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,19 @@ _PASS_TOKENS = 32
 """A forward pass over a few rows takes about as long as reading so many tokens of a prompt: of 135M parameters on a CPU, both 30 ms."""
 
 
+@dataclass(slots=True)
+class PaddingMeter:
+    """Counts the token positions that batches compute, and how many of them are of no use: padding, and rows whose sequence has ended."""
+
+    positions: int = 0
+    padding: int = 0
+
+    def count(self, positions: int, used: int) -> None:
+        """Count the positions of a forward pass."""
+        self.positions += positions
+        self.padding += positions - used
+
+
 class GenerateRunner:
     """A Runner over batches that never grow: sequences that start in one step form a batch, and a step is a forward pass of each batch.
 
@@ -23,10 +37,12 @@ class GenerateRunner:
 
     Many small batches are dear. Once the passes beyond the first have cost as much as reading all sequences again would, just that is done,
     in a single batch: never more than twice the work of someone who knows what comes (the ski rental problem). A model whose sequences
-    cannot share a batch (``can_share``) stays with batches of one.
+    cannot share a batch (``can_share``) stays with batches of one. ``meter`` counts what the batches compute.
     """
 
-    def __init__(self, model: Any, *, max_running: int, max_model_len: int, can_share: bool = True) -> None:
+    def __init__(
+        self, model: Any, *, max_running: int, max_model_len: int, can_share: bool = True, meter: PaddingMeter | None = None
+    ) -> None:
         self.num_blocks = max_running
         self.block_tokens = max_model_len
         self.max_model_len = max_model_len
@@ -35,6 +51,7 @@ class GenerateRunner:
         self.kv_bytes = 0
         self._model = model
         self._can_share = can_share
+        self._meter = meter or PaddingMeter()
         self.reset()
 
     def reset(self) -> None:
@@ -60,9 +77,11 @@ class GenerateRunner:
         logits: dict[str, Tensor] = {}
         for batch in started:
             logits |= batch.read_prompts()
+            self._meter.count(batch.num_rows * batch.num_columns, sum(len(fresh[sequence_id]) for sequence_id in batch.sequence_ids))
         self._batches = []  # until all have advanced: after an error in one, all are read again
         for batch in kept:
             logits |= batch.append({sequence_id: self._contexts[sequence_id][-1] for sequence_id in batch.sequence_ids})
+            self._meter.count(batch.num_rows, len(batch.sequence_ids))
         self._batches = [*kept, *started]
         self._num_read = {chunk.sequence_id: chunk.end for chunk in plan.chunks}
         return torch.stack([logits[chunk.sequence_id] for chunk in plan.chunks])

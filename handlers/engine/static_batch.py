@@ -31,6 +31,11 @@ class StaticBatch:
         )
 
     @property
+    def num_rows(self) -> int:
+        """All rows, idle ones too."""
+        return len(self._sequence_ids)
+
+    @property
     def sequence_ids(self) -> set[str]:
         """The sequences that have not ended."""
         return {sequence_id for sequence_id in self._sequence_ids if sequence_id is not None}

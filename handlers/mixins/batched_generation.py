@@ -10,6 +10,7 @@ from handlers.errors import Failed
 from handlers.hooks import HandlerHooks
 from handlers.requests import Delta, Request
 from handlers.stages import run_stage
+from handlers.telemetry import catalogue as metrics
 from handlers.text.output import TextOutput
 from handlers.text.tokenizer import TextTokenizer
 from handlers.weights.checkpoint import eos_token_ids
@@ -34,11 +35,15 @@ class BatchedGenerationMixin(HandlerHooks):
     def initialize(self, context: Any) -> None:
         """Load the model into this worker."""
         from handlers.engine.generate_engine import build_generate_engine
+        from handlers.engine.generate_runner import PaddingMeter
 
         super().initialize(context)
         model = self.load_model()
-        engine = self.config.engine
-        self.generator = build_generate_engine(model, engine, eos_token_ids=eos_token_ids(model), max_running=engine.max_running)
+        engine, self._meter = self.config.engine, PaddingMeter()
+        self.generator = build_generate_engine(
+            model, engine, eos_token_ids=eos_token_ids(model), max_running=engine.max_running, meter=self._meter
+        )
+        self.report(metrics.WEIGHT_BYTES, self.generator.stats().weight_bytes, {})
         self.tokenizer.limit_prompts(self.generator.limits.max_model_len - 1)
 
     def inference(self, requests: list[Request]) -> list[Request]:
@@ -50,11 +55,19 @@ class BatchedGenerationMixin(HandlerHooks):
         while self.generator.has_work:
             for event in self._step():
                 self._take(event, *live[event.sequence_id])
+        self._report_batch(len(live))
         return requests
 
     def describe(self) -> dict[str, Any]:
         """Add what the weights take in memory."""
         return super().describe() | {"weight_bytes": self.generator.stats().weight_bytes}
+
+    def _report_batch(self, num_rows: int) -> None:
+        self.report(metrics.BATCHES, 1, {})
+        self.report(metrics.BATCHED_SEQUENCES, num_rows, {})
+        self.report(metrics.POSITIONS, self._meter.positions, {})
+        self.report(metrics.PADDING, self._meter.padding, {})
+        self._meter.positions = self._meter.padding = 0
 
     def _admit(self, requests: list[Request]) -> None:
         (request,) = requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from handlers.config import HandlerConfig
@@ -17,6 +18,7 @@ from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
 from handlers.memory_ledger import read_memory_ledger
 from handlers.requests import Request
+from handlers.telemetry import EngineGauges
 from handlers.text.tokenizer import TextTokenizer
 from handlers.torchserve_worker import serve_directly
 from handlers.weights.checkpoint import eos_token_ids
@@ -49,7 +51,9 @@ class ContinuousGenerationMixin(HandlerHooks):
         self.engine = start_process_client(self) if self.config.engine.process else self.build_engine()
         self.tokenizer.limit_prompts(self.engine.max_model_len - 1)
         cadence = Cadence(flush_s=self.config.stream.flush_ms / 1000, hold_s=self.config.stream.hold_ms / 1000)
-        self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence, self._ledger)
+        self._driver = ContinuousDriver(self, self.engine, self.tokenizer.output, cadence)
+        self._gauges = EngineGauges(self.report, lambda: asdict(self.engine.stats()), self._ledger)
+        self._gauges.start()
         serve_directly(self._driver.step)
         self.take_orders(engine_commands(self.engine) | {"describe": self.describe, "drain": self._driver.drain})
 
@@ -92,6 +96,7 @@ class ContinuousGenerationMixin(HandlerHooks):
 
     def close(self) -> None:
         """Stop the engine and let another worker take the model."""
+        self._gauges.close()
         self.engine.close()
         self._claim.close()
         super().close()

@@ -49,7 +49,7 @@ def test_what_handlers_report_is_declared():
         for metric in metrics
         if metric["name"].startswith("marquee_")
     }
-    assert ours == {(metric.kind, metric.name, metric.unit, "ModelName", *metric.labels) for metric in METRICS}
+    assert ours == {(metric.kind, metric.name, metric.unit, "ModelName", "ModelVersion", *metric.labels) for metric in METRICS}
 
 
 def test_metrics_load_in_a_worker():

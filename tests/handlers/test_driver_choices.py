@@ -204,26 +204,3 @@ class TestLogprobs:
 
         pieces = [(piece["text"], piece["logprobs"] and piece["logprobs"]["tokens"]) for piece in sent]
         assert pieces == [("a", ["a"]), ("bc", ["b", "c"]), ("", None)]
-
-
-class TestGauges:
-    def test_they_are_reported_once_in_a_while_and_when_all_have_gone(self, rig: Rig) -> None:
-        seen: list[float] = []
-        rig.handler.report = lambda metric, value, labels: seen.append(value) if "running" in metric.name else None  # type: ignore[method-assign]
-        rig.driver._gauges._report = rig.handler.report
-        rig.admit()
-        rig.step("a")
-        assert len(seen) == 1
-        rig.driver._gauges_due_s = 0.0
-        rig.step("a")
-        assert len(seen) == 2
-        rig.engine.say("a", "x", "stop")
-        rig.step("a")
-        assert seen == [1, 1, 1]
-
-    def test_an_engine_without_statistics_hurts_nobody(self, rig: Rig) -> None:
-        def fail() -> Any:
-            raise RuntimeError
-
-        rig.engine.stats = fail  # type: ignore[method-assign]
-        assert rig.admit().status == 200

@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from handlers.engine.client import EngineStats
 from handlers.errors import InvalidRequest
 from handlers.memory_ledger import Interval, LedgerLine, MemoryLedger
 from handlers.mixins.metrics import MetricsMixin
 from handlers.requests import Request
-from handlers.telemetry import (
-    METRICS,
-    OUT_OF_MEMORY,
-    PART_TIME,
-    PREDICTED_MEMORY,
-    PREEMPTIONS,
-    EngineGauges,
-    Metric,
-    observe_request,
-)
+from handlers.telemetry import METRICS, EngineGauges, Metric, observe_request
+from handlers.telemetry import catalogue as metrics
 from handlers.time_ledger import PARTS, Part, TimeLedger
 from handlers.torchserve import TorchServeHandler
-from tests.fakes import make_context
+from tests.fakes import keep_worker, make_context
 
 LEDGER = MemoryLedger("cpu", "a CPU", 1 << 30, (LedgerLine("weights", "", Interval(90, 100, 120)),))
-LABELS = {"status": "(ok|cancelled)", "part": "(weights|queue|prefill)", "bound": "(low|expected|high)"}
+LABELS = {"status": "(ok|cancelled)", "part": "(weights|queue|prefill)", "bound": "(low|expected|high)", "WorkerName": "W-9007-tiny_1.0"}
 """As the requests and the ledger of the last test have them."""
-DECLARED = yaml.safe_load((Path(__file__).parents[2] / "config" / "metrics.yaml").read_text())["model_metrics"]
 
 
 def spent(parts: Mapping[Part, float]) -> TimeLedger:
@@ -49,7 +40,7 @@ def observed(request: Request) -> dict[str, Any]:
     seen: dict[str, Any] = {}
 
     def report(metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        name = " ".join([metric.name.removeprefix("marquee_"), *(labels.values() if metric is PART_TIME else ())])
+        name = " ".join([metric.name.removeprefix("marquee_"), *(labels.values() if metric is metrics.PART_TIME else ())])
         assert name not in seen and set(labels) == set(metric.labels)
         seen[name] = labels.get("status", value)
 
@@ -57,18 +48,11 @@ def observed(request: Request) -> dict[str, Any]:
     return seen
 
 
-def test_the_configuration_declares_exactly_what_is_reported() -> None:
-    ours = {(metric.name, metric.kind, metric.unit, ("ModelName", *metric.labels)) for metric in METRICS}
-    declared = {(entry["name"], kind, entry["unit"], tuple(entry["dimensions"])) for kind, entries in DECLARED.items() for entry in entries}
-
-    assert ours == {entry for entry in declared if entry[0].startswith("marquee_")}
-
-
 def test_durations_are_seconds_and_names_say_so() -> None:
     for metric in METRICS:
         assert re.fullmatch(r"marquee_[a-z0-9_]+", metric.name)
         assert metric.name.endswith("_total") == (metric.kind == "counter")
-        assert metric.name.endswith("_seconds") == (metric.kind == "histogram") == (metric.unit == "s")
+        assert metric.name.endswith("_seconds") == (metric.unit == "s") >= (metric.kind == "histogram")
         assert metric.name.endswith("_milliseconds") == (metric.unit == "ms")
 
 
@@ -116,33 +100,77 @@ class TestGauges:
         return []
 
     @pytest.fixture
-    def gauges(self, seen: list[Any]) -> EngineGauges:
-        return EngineGauges(lambda *observation: seen.append(observation))
+    def show(self, seen: list[Any]) -> Callable[..., None]:
+        """Return a function that has the statistics of one engine reported."""
+        stats: dict[str, Any] = {}
+        gauges = EngineGauges(lambda *observation: seen.append(observation), lambda: dict(stats), LEDGER)
 
-    def test_a_snapshot_becomes_gauges(self, gauges: EngineGauges, seen: list[Any]) -> None:
-        stats = EngineStats(running=3, waiting=2, blocks_used=7, blocks_total=9, cached_tokens=30, queried_tokens=40)
-        gauges.report(asdict(stats))
+        def show(**some: Any) -> None:
+            stats.update(asdict(EngineStats(**some)))
+            gauges.report()
+
+        return show
+
+    def test_a_snapshot_becomes_gauges(self, show: Callable[..., None], seen: list[Any]) -> None:
+        show(running=3, waiting=2, blocks_used=7, blocks_total=10, cached_tokens=30, queried_tokens=40)
 
         values = {metric.name.removeprefix("marquee_"): value for metric, value, _ in seen}
         assert (values["running_sequences"], values["waiting_sequences"]) == (3, 2)
-        assert (values["kv_blocks_used"], values["kv_blocks"], values["prefix_hit_ratio"]) == (7, 9, 0.75)
+        assert (values["kv_blocks_used"], values["kv_blocks"], values["kv_usage_ratio"], values["prefix_hit_ratio"]) == (7, 10, 0.7, 0.75)
         assert "preemptions_total" not in values
 
-    def test_totals_are_counted_by_their_increase_and_after_a_restart(self, gauges: EngineGauges, seen: list[Any]) -> None:
+    def test_what_has_not_changed_is_not_reported_again(self, show: Callable[..., None], seen: list[Any]) -> None:
+        show(running=3)
+        num_reports = len(seen)
+        show(running=3)
+        assert len(seen) == num_reports
+        show(running=2)
+        assert len(seen) == 2 * num_reports
+
+    def test_totals_are_counted_by_their_increase_and_after_a_restart(self, show: Callable[..., None], seen: list[Any]) -> None:
         for total in (2, 2, 5, 1, 1):
-            gauges.report(asdict(EngineStats(preemptions=total, out_of_memory=2 * total)))
+            show(preemptions=total, out_of_memory=2 * total, steps=10 * total, generated_tokens=30 * total)
 
-        assert [value for metric, value, _ in seen if metric is PREEMPTIONS] == [2, 3, 1]
-        assert [value for metric, value, _ in seen if metric is OUT_OF_MEMORY] == [4, 6, 2]
+        def increases(metric: Metric) -> list[float]:
+            return [value for seen_metric, value, _ in seen if seen_metric is metric]
 
-    def test_what_was_predicted_of_an_engine_counts_for_each(self, seen: list[Any]) -> None:
-        EngineGauges(lambda *observation: seen.append(observation), LEDGER).report(asdict(EngineStats(engines=2, weight_bytes=210)))
+        assert increases(metrics.PREEMPTIONS) == [2, 3, 1]
+        assert increases(metrics.OUT_OF_MEMORY) == [4, 6, 2]
+        assert (increases(metrics.BATCHES), increases(metrics.BATCHED_SEQUENCES)) == ([20, 30, 10], [60, 90, 30])
 
-        assert [(labels["part"], labels["bound"], value) for metric, value, labels in seen if metric is PREDICTED_MEMORY] == [
+    def test_what_was_predicted_of_an_engine_counts_for_each(self, show: Callable[..., None], seen: list[Any]) -> None:
+        show(engines=2, weight_bytes=210)
+
+        assert [(labels["part"], labels["bound"], value) for metric, value, labels in seen if metric is metrics.PREDICTED_BYTES] == [
             ("weights", "low", 180),
             ("weights", "expected", 200),
             ("weights", "high", 240),
         ]
+
+    def test_they_are_reported_by_themselves_and_an_engine_without_statistics_hurts_nobody(
+        self, seen: list[Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("handlers.telemetry.engine_gauges._EVERY_S", 0.001)
+        answers: Iterator[Any] = iter([RuntimeError("lost"), asdict(EngineStats(running=1)), asdict(EngineStats())])
+        is_over = threading.Event()
+
+        def stats() -> Mapping[str, float]:
+            answer = next(answers, None)
+            if answer is None:
+                is_over.set()
+                return asdict(EngineStats())
+            if isinstance(answer, Exception):
+                raise answer
+            return answer  # type: ignore[no-any-return]
+
+        gauges = EngineGauges(lambda *observation: seen.append(observation), stats)
+        gauges.start()
+        assert is_over.wait(10)
+        gauges.close()
+        gauges._thread.join(10)
+
+        assert not gauges._thread.is_alive()
+        assert [value for metric, value, _ in seen if metric is metrics.RUNNING] == [1, 0]
 
 
 def test_a_cancelled_request_tells_what_was_wasted() -> None:
@@ -150,25 +178,33 @@ def test_a_cancelled_request_tells_what_was_wasted() -> None:
     assert (seen["requests_total"], seen["tokens_after_disconnect_total"]) == ("cancelled", 4)
 
 
-def test_torchserve_writes_every_metric_as_its_frontend_reads_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_torchserve_writes_every_metric_as_its_frontend_reads_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Reporting(MetricsMixin, TorchServeHandler):
         pass
 
+    keep_worker(monkeypatch)
+    monkeypatch.setattr("sys.argv", ["model_service_worker.py", "--sock-type", "unix", "--sock-name", "/tmp/.ts.sock.9007"])
     context = make_context(Reporting, tmp_path)
     context.metrics.set_request_ids({0: "secret-id"})
     handler = Reporting()
-    handler.model_name, handler._metrics = "tiny", context.metrics
     with caplog.at_level(logging.INFO):
+        handler.initialize(context)
         handler.record(Request(finish_reason="cancelled"))
         handler.record(Request(num_generated_tokens=2, finish_reason="stop", times=spent({"queue": 0.1, "prefill": 1.0})))
-        EngineGauges(handler.report, LEDGER).report(asdict(EngineStats(preemptions=1, out_of_memory=1)))
+        counted = dict.fromkeys(("steps", "generated_tokens", "preemptions", "out_of_memory", "restarts"), 1)
+        EngineGauges(handler.report, lambda: asdict(EngineStats(**counted)), LEDGER).report()
+        for metric in (metrics.POSITIONS, metrics.PADDING):  # of the static path
+            handler.report(metric, 1, {})
+    handler.close()
 
     lines = [record.message for record in caplog.records if record.message.startswith("[METRICS]")]
     by_name = {metric.name: metric for metric in METRICS}
     assert {line.removeprefix("[METRICS]").partition(".")[0] for line in lines} == by_name.keys()
     for line in lines:
         metric = by_name[line.removeprefix("[METRICS]").partition(".")[0]]
-        labels = "ModelName:tiny" + "".join(f",{label}:{LABELS[label]}" for label in metric.labels)
+        labels = ",".join(["ModelName:tiny", "ModelVersion:1.0", *(f"{label}:{LABELS[label]}" for label in metric.labels)])
         unit = {"count": "Count", "s": "Seconds", "ms": "Milliseconds", "B": "Bytes"}[metric.unit]
         assert re.match(rf"\[METRICS\]{metric.name}\.{unit}:[0-9.e+-]+\|#{labels}\|#type:{metric.kind.upper()}\|", line), line
         assert "secret-id" not in line

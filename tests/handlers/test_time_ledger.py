@@ -42,7 +42,8 @@ def test_an_answer_goes_through_its_parts_in_order(clock: Clock) -> None:
     assert ledger.parts == {"tokenize": 1.0, "queue": 2.0, "prefill": 3.0, "decode": 4.0, "detokenize": 1.0, "send": 0.25}
     assert (ledger.total_s, ledger.first_token_s, ledger.generation_s) == (clock.now_s - 1000.0, 6.0, 5.0)
     assert ledger.server_timing() == (
-        "tokenize;dur=1000.0, queue;dur=2000.0, prefill;dur=3000.0, decode;dur=4000.0, detokenize;dur=1000.0, send;dur=250.0, total;dur=11250.0"
+        "tokenize;dur=1000.0, queue;dur=2000.0, prefill;dur=3000.0, decode;dur=4000.0, detokenize;dur=1000.0, send;dur=250.0, "
+        "total;dur=11250.0"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from handlers.engine.client import EngineStats
 from handlers.engine.process.launch import EngineProcess
@@ -74,6 +75,7 @@ class Fleet:
     def remove(self, replica: Replica, now_s: float) -> None:
         """Forget a replica whose process has ended, or must; if it is wanted, another will take its place."""
         self._end(replica)
+        self._past = replace(self._past, restarts=self._past.restarts + 1)
         if now_s - replica.started_s >= _STABLE_S:
             self._pause_s = 0.0
         self._back_off(now_s)

@@ -293,7 +293,7 @@ def test_totals_outlive_their_engine(machine: Machine) -> None:
     )
     machine.kill(machine.running()[0])
     assert machine.dispatcher.stats() == EngineStats(
-        running=1, blocks_total=10, steps=10, generated_tokens=14, preemptions=4, step_ms_p50=3
+        running=1, blocks_total=10, steps=10, generated_tokens=14, preemptions=4, step_ms_p50=3, restarts=1
     )
 
 
