@@ -16,13 +16,13 @@ show() {
 
 mount --make-rprivate /
 mount -t tmpfs -o mode=755,size=1m root "$root"
+show "$tmp" /tmp rw    # before what is VISIBLE, which may lie in /tmp
 while [ "$1" != -- ]; do
     if [ -L "$1" ]; then cp -P "$1" "$root$1"; elif [ -d "$1" ]; then show "$1" "$1" ro; fi
     shift
 done
 shift
 show "$models" /models ro
-show "$tmp" /tmp rw
 mkdir "$root/proc" "$root/dev" "$root/dev/shm"
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777,size=64m shm "$root/dev/shm"
