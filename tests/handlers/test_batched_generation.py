@@ -26,6 +26,21 @@ def frontend(handler: BatchedCausalLMHandler, model_dir: Path) -> FakeFrontend:
     return FakeFrontend(handler, make_context(BatchedCausalLMHandler, model_dir))
 
 
+def test_a_batch_tells_its_size_and_what_was_padding(
+    handler: BatchedCausalLMHandler, frontend: FakeFrontend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, float] = {}
+    monkeypatch.setattr(handler, "report", lambda metric, value, labels: seen.update({metric.name: value}))
+    for name, num_prompt_tokens, num_tokens in (("short", 2, 1), ("long", 6, 4)):
+        body = {"prompt": [5] * num_prompt_tokens, "temperature": 0, "max_tokens": num_tokens, "ignore_eos": True}
+        frontend.send(name, COMPLETIONS, body)
+    frontend.step()
+
+    assert (seen["marquee_batches_total"], seen["marquee_batched_sequences_total"]) == (1, 2)
+    # Prompts: 2 rows of 6, 8 of which are used. Then 3 tokens of the long row, beside an idle one.
+    assert (seen["marquee_batch_positions_total"], seen["marquee_padding_positions_total"]) == (12 + 6, 4 + 3)
+
+
 def test_a_batch_that_fails_is_a_500_and_the_next_one_works(
     handler: BatchedCausalLMHandler, frontend: FakeFrontend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,21 +69,6 @@ def test_sampling_parameters_and_log_probabilities_reach_the_static_path(fronten
     assert len(set(choice["logprobs"]["tokens"])) == 1
     assert len(choice["logprobs"]["token_logprobs"]) == 3
     assert choice["text"] != plain.json()["choices"][0]["text"]
-
-
-def test_a_batch_tells_its_size_and_what_was_padding(
-    handler: BatchedCausalLMHandler, frontend: FakeFrontend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, float] = {}
-    monkeypatch.setattr(handler, "report", lambda metric, value, labels: seen.update({metric.name: value}))
-    for name, num_prompt_tokens, num_tokens in (("short", 2, 1), ("long", 6, 4)):
-        body = {"prompt": [5] * num_prompt_tokens, "temperature": 0, "max_tokens": num_tokens, "ignore_eos": True}
-        frontend.send(name, COMPLETIONS, body)
-    frontend.step()
-
-    assert (seen["marquee_batches_total"], seen["marquee_batched_sequences_total"]) == (1, 2)
-    # Prompts: 2 rows of 6, 8 of which are used. Then 3 tokens of the long row, beside an idle one.
-    assert (seen["marquee_batch_positions_total"], seen["marquee_padding_positions_total"]) == (12 + 6, 4 + 3)
 
 
 def test_an_answer_says_where_its_time_went(frontend: FakeFrontend) -> None:
