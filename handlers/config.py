@@ -13,6 +13,8 @@ from pydantic.dataclasses import dataclass
 from handlers.errors import ConfigError
 
 _ROOM_FOR_REFUSALS = 64
+_SCALABLE_TO = 8
+"""Replicas that a running server can have work for, whatever it began with: the frontend's ``batchSize`` is settled with the load."""
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -74,11 +76,11 @@ class EngineConfig:
 
     @property
     def frontend_places(self) -> int:
-        """The frontend's ``batchSize``: all that may run or wait, and some more, to be refused at once.
+        """The frontend's ``batchSize``: all that may run or wait, once it is scaled up too, and some more, to be refused at once.
 
         Beyond its ``batchSize`` the frontend keeps requests to itself: none of them gets a 429, and no model list or bad request gets past.
         """
-        return self.replicas * (self.max_running + self.max_waiting) + _ROOM_FOR_REFUSALS
+        return max(self.replicas, _SCALABLE_TO) * (self.max_running + self.max_waiting) + _ROOM_FOR_REFUSALS
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -83,8 +83,8 @@ class TestFrontendMode:
             (BatchedCausalLMHandler, {"continuousBatching": True}, "continuousBatching: false"),
             (BatchedCausalLMHandler, {"asyncCommunication": True}, "asyncCommunication: false"),
             (CausalLMHandler, {"continuousBatching": True, "minWorkers": 2, "maxWorkers": 2}, "maxWorkers: 1"),
-            (CausalLMHandler, {"continuousBatching": True}, "batchSize: 320"),
-            (CausalLMHandler, {"continuousBatching": True, "batchSize": 319}, "batchSize: 320"),
+            (CausalLMHandler, {"continuousBatching": True}, "batchSize: 2112"),
+            (CausalLMHandler, {"continuousBatching": True, "batchSize": 2111}, "batchSize: 2112"),
         ],
     )
     def test_another_mode_is_refused_with_the_line_to_write(self, handler: Any, keys: dict[str, Any], line: str) -> None:
