@@ -1,4 +1,4 @@
-"""``marquee chat``."""
+"""``marquee top`` and ``marquee chat``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,23 @@ from typing import Annotated
 
 import typer
 
+_METRICS_URL = "The metrics, or the server; the management API, if it can be reached, is asked too."
 _CHAT_URL = "The server, a model's prediction URL, or an OpenAI base URL."
+
+
+def top_command(
+    url: Annotated[str, typer.Argument(metavar="URL", help=_METRICS_URL)] = "http://127.0.0.1:8082",
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and leave.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a frame, for a machine.")] = False,
+) -> None:
+    """Watch a server: streams, queue, tokens, KV cache, times and errors of each model. Leave with q or Ctrl-C.
+
+    Example: marquee top http://127.0.0.1:8082
+    """
+    from archiver.deploy.top.command import top
+
+    top(url, interval, once=once, as_json=as_json)
 
 
 def chat_command(
