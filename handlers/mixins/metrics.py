@@ -22,6 +22,8 @@ class MetricsMixin(HandlerHooks):
         started_s = time.monotonic()
         super().initialize(context)
         self.report(metrics.LOAD_TIME, time.monotonic() - started_s, {})
+        for status in metrics.STATUSES:
+            self.report(metrics.REQUESTS, 0, {"status": status})
 
     def record(self, request: Request) -> None:
         """Report the request."""

@@ -67,6 +67,9 @@ CONTEXT_BYTES = Metric("marquee_context_bytes", "gauge", "B", "The driver and it
 GRAPH_BYTES = Metric("marquee_graph_bytes", "gauge", "B", "Captured graphs")
 PREDICTED_BYTES = Metric("marquee_predicted_memory_bytes", "gauge", "B", "What the archive's plan predicts of each part", ("part", "bound"))
 
+STATUSES = ("ok", "cancelled", "429", "500", "503")
+"""Of requests, from the start: of a series that appears with its first request nobody sees that it has grown."""
+
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "Requests": (
         *(REQUESTS, REQUEST_TIME, PART_TIME, QUEUE_TIME, FIRST_TOKEN_TIME, TOKEN_TIME),

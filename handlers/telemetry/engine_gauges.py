@@ -52,7 +52,7 @@ class EngineGauges:
         self._report = report
         self._stats = stats
         self._ledger = ledger
-        self._totals = dict.fromkeys(_COUNTERS, 0.0)
+        self._totals: dict[str, float] = {}
         self._reported: Mapping[str, float] = {}
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="gauges", daemon=True)
@@ -82,10 +82,11 @@ class EngineGauges:
                 self._report(metrics.PREDICTED_BYTES, predicted * stats["engines"], {"part": line.part, "bound": bound})
 
     def _count(self, metric: Metric, name: str, total: float) -> None:
-        new = total - self._totals[name]
+        """Report by how much a total has grown: at first by 0 if need be, for only what is there can be seen to grow."""
+        new = total - self._totals.get(name, 0.0)
+        if new or name not in self._totals:
+            self._report(metric, new if new >= 0 else total, {})  # Of an engine that was restarted the count begins again.
         self._totals[name] = total
-        if new:  # Of an engine that was restarted the count begins again.
-            self._report(metric, new if new > 0 else total, {})
 
     def _serve(self) -> None:
         while True:
