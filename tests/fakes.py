@@ -43,10 +43,13 @@ class FakeEngine:
         priority: int = 0,
         max_queue_s: float | None = None,
     ) -> None:
-        if self.refusal is not None and len(self.added) >= (self.room or 0):
-            raise self.refusal
+        self.check_room()
         self.added[sequence_id] = (list(prompt_token_ids), params)
         self.queueing[sequence_id] = (priority, max_queue_s)
+
+    def check_room(self) -> None:
+        if self.refusal is not None and len(self.added) >= (self.room or 0):
+            raise self.refusal
 
     def cancel(self, sequence_id: str) -> None:
         self.cancelled.append(sequence_id)

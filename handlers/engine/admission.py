@@ -71,11 +71,15 @@ class Admission:
         """The ids of the sequences that were admitted and have not ended."""
         return self._live
 
-    def admit(self, sequence_id: str, num_prompt_tokens: int) -> None:
-        """Let a sequence in. Raises Overloaded if there is no room; a prompt that alone is more than may be queued waits alone."""
+    def check_room(self) -> None:
+        """Raise Overloaded if not even the shortest sequence would be let in."""
         max_live = self._limits.max_running + self._limits.max_waiting
         if len(self._live) >= max_live:
             raise Overloaded(f"all {max_live} places are taken; try again later", retry_after_s=self._retry_after_s())
+
+    def admit(self, sequence_id: str, num_prompt_tokens: int) -> None:
+        """Let a sequence in. Raises Overloaded if there is no room; a prompt that alone is more than may be queued waits alone."""
+        self.check_room()
         max_tokens = self._limits.max_queued_tokens
         if max_tokens is not None and self._queued and self._queued_tokens + num_prompt_tokens > max_tokens:
             raise Overloaded(

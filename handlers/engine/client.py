@@ -103,6 +103,10 @@ class EngineClient(Protocol):
         """
         ...
 
+    def check_room(self) -> None:
+        """Raise Overloaded or Unavailable if ``add`` would, whatever it was given: so that no work goes into what will be refused."""
+        ...
+
     def cancel(self, sequence_id: str) -> None:
         """End a sequence early: a terminal "cancelled" event follows if it was live. Unknown and finished ids are ignored."""
         ...

@@ -72,14 +72,19 @@ class ThreadClient:
         """Admit a sequence; see EngineClient. Raises ValueError for an id that is in use."""
         sequence = self._engine.new_sequence(sequence_id, prompt_token_ids, params, priority=priority, max_queue_s=max_queue_s)
         with self._lock:
-            if self._is_draining or self._is_closed:
-                raise Unavailable(SHUTTING_DOWN)
+            self._check_open()
             if sequence_id in self._admission.live or sequence_id in self._inbox:
                 raise ValueError(f"a sequence {sequence_id!r} is live already, or its last event has not been polled")
             self._admission.admit(sequence_id, sequence.num_prompt_tokens)
             self._commands.append(sequence)
             self._last_seen_s = time.monotonic()
             self._has_work.notify()
+
+    def check_room(self) -> None:
+        """Refuse beforehand what ``add`` would refuse; see EngineClient."""
+        with self._lock:
+            self._check_open()
+            self._admission.check_room()
 
     def cancel(self, sequence_id: str) -> None:
         """End a sequence within one step; see EngineClient."""
@@ -119,6 +124,10 @@ class ThreadClient:
         self._thread.join(timeout_s)
         with self._lock:
             self._publish([Event(sequence_id, finish_reason="error", error=SHUTTING_DOWN) for sequence_id in self._admission.live])
+
+    def _check_open(self) -> None:
+        if self._is_draining or self._is_closed:
+            raise Unavailable(SHUTTING_DOWN)
 
     @contextmanager
     def _watching(self) -> Iterator[None]:

@@ -74,6 +74,11 @@ class ContinuousGenerationMixin(HandlerHooks):
         """Answer one call of the frontend, which lists every live request; a worker that is served directly never comes here."""
         return write_replies(self._driver.step(read_batch(data, context)), context)
 
+    def render(self, requests: list[Request]) -> list[Request]:
+        """Refuse what will find no room before anything is done for it."""
+        self.engine.check_room()
+        return super().render(requests)
+
     def inference(self, requests: list[Request]) -> list[Request]:
         """Admit the choices of one client to the engine, which refuses what never fits (400) and what finds no room (429)."""
         places = self.config.engine.max_running + self.config.engine.max_waiting

@@ -90,12 +90,17 @@ class ProcessClient:
         """Admit a sequence; see EngineClient. Raises ValueError for an id that is in use."""
         self._limits.check(prompt_token_ids, params)
         with self._lock:
-            if self._is_draining or self._is_closed:
-                raise Unavailable(SHUTTING_DOWN)
+            self._check_open()
             if sequence_id in self._dispatcher.live or sequence_id in self._dispatcher.inbox:
                 raise ValueError(f"a sequence {sequence_id!r} is live already, or its last event has not been polled")
             order = Add(sequence_id, prompt_token_ids, params, priority, max_queue_s)
-            self._dispatcher.add(order, self._limits.max_running + self._limits.max_waiting, self._note_caller())
+            self._dispatcher.add(order, self._max_held, self._note_caller())
+
+    def check_room(self) -> None:
+        """Refuse beforehand what ``add`` would refuse; see EngineClient."""
+        with self._lock:
+            self._check_open()
+            self._dispatcher.check_room(self._max_held)
 
     def cancel(self, sequence_id: str) -> None:
         """End a sequence; see EngineClient."""
@@ -139,6 +144,15 @@ class ProcessClient:
             self._dispatcher.end_live(SHUTTING_DOWN)
             self._has_ticked.notify_all()
         self._supervisor.join()
+
+    @property
+    def _max_held(self) -> int:
+        """How many sequences may wait while no engine is there."""
+        return self._limits.max_running + self._limits.max_waiting
+
+    def _check_open(self) -> None:
+        if self._is_draining or self._is_closed:
+            raise Unavailable(SHUTTING_DOWN)
 
     def _wait_for(self, is_done: Callable[[], bool], timeout_s: float) -> bool:
         """Take in news until ``is_done()``, the time is over or the client is closed; return whether it is done."""

@@ -16,6 +16,7 @@ from handlers.errors import Overloaded, Unavailable
 logger = logging.getLogger(__name__)
 
 LOST = "the engine process failed while it worked on this request; it is being restarted, try again"
+NO_ROOM_TO_WAIT = "the engine is being restarted, and no more requests can wait for it; try again later"
 NOT_BACK = "the engine process failed and was not back in time; try again later"
 
 _HOLD_S = 60.0
@@ -41,6 +42,19 @@ class Dispatcher:
         total = self.fleet.stats()
         return replace(total, waiting=total.waiting + len(self._held))
 
+    def check_room(self, max_held: int) -> None:
+        """Raise what ``add`` would for the shortest sequence."""
+        refusal: Overloaded | None = None
+        for replica in self.fleet.ready.values():
+            try:
+                return replica.check_room()
+            except Overloaded as error:
+                refusal = error
+        if refusal is not None:
+            raise refusal
+        if len(self._held) >= max_held:
+            raise Unavailable(NO_ROOM_TO_WAIT)
+
     def add(self, order: Add, max_held: int, now_s: float) -> None:
         """Admit a sequence. Raises Overloaded if no replica has room, Unavailable if none is there and ``max_held`` wait already."""
         sequence = LiveSequence(order.sequence_id, order, now_s)
@@ -49,7 +63,7 @@ class Dispatcher:
         elif len(self._held) < max_held:
             self._held.append(sequence)
         else:
-            raise Unavailable("the engine is being restarted, and no more requests can wait for it; try again later")
+            raise Unavailable(NO_ROOM_TO_WAIT)
         self.live[sequence.id] = sequence
 
     def cancel(self, sequence_id: str) -> None:

@@ -50,6 +50,10 @@ class Replica:
         self.limits = limits
         self._admission = Admission(limits)
 
+    def check_room(self) -> None:
+        """Raise Overloaded if the engine, which must be ready, takes no further sequence."""
+        self._admission.check_room()
+
     def start(self, sequence: LiveSequence, order: Add, now_s: float) -> None:
         """Hand a sequence to the engine, which must be ready; raise Overloaded if it has no room."""
         self._admission.admit(sequence.id, len(order.prompt_token_ids))

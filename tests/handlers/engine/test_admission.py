@@ -41,12 +41,14 @@ def test_places_are_taken_from_admission_to_the_terminal_event():
     admission = Admission(LIMITS)
     for name in "abc":
         admission.admit(name, 1)
-    with pytest.raises(Overloaded, match="3 places"):
-        admission.admit("d", 1)
+    for refuse in (admission.check_room, lambda: admission.admit("d", 1)):
+        with pytest.raises(Overloaded, match="3 places"):
+            refuse()
     admission.note(Event("b", (1,)))
     with pytest.raises(Overloaded):
         admission.admit("d", 1)
     admission.note(Event("b", finish_reason="cancelled"))
+    admission.check_room()
     admission.admit("d", 1)
     assert set(admission.live) == {"a", "c", "d"}
 

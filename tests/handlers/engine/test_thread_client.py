@@ -251,6 +251,8 @@ def test_draining_refuses_new_work_and_finishes_the_old_without_polls(start):
     client.add("a", [1], SamplingParams(max_tokens=2000, temperature=0.0, ignore_eos=True))
     assert client.drain(PATIENCE_S)
     with pytest.raises(Unavailable):
+        client.check_room()
+    with pytest.raises(Unavailable):
         client.add("b", [1], SHORT)
     [event] = client.poll(0)
     assert (len(event.token_ids), event.finish_reason) == (2000, "length")

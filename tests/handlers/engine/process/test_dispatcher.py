@@ -165,6 +165,8 @@ def test_while_no_engine_is_there_only_so_many_wait() -> None:
     for name in "abcd":
         machine.add(name)
     with pytest.raises(Unavailable):
+        machine.dispatcher.check_room(MAX_HELD)
+    with pytest.raises(Unavailable):
         machine.add("e")
     assert set(machine.dispatcher.live) == set("abcd")
     assert machine.dispatcher.stats().waiting == 4
@@ -172,7 +174,10 @@ def test_while_no_engine_is_there_only_so_many_wait() -> None:
 
 def test_full_replicas_refuse_and_one_with_room_is_found(machine: Machine) -> None:
     for name in "abcdef":
+        machine.dispatcher.check_room(MAX_HELD)
         machine.add(name)
+    with pytest.raises(Overloaded, match="3 places"):
+        machine.dispatcher.check_room(MAX_HELD)
     with pytest.raises(Overloaded, match="3 places"):
         machine.add("g")
     machine.say(machine.holder("f"), Events((Event("f", (1,), "stop"),)))

@@ -53,6 +53,8 @@ def test_the_limits_are_the_engines_own_and_hold_before_anything_is_sent(start: 
     client.add("a", [1], ENDLESS)
     client.add("b", [1], ENDLESS)
     with pytest.raises(Overloaded, match="2 places"):
+        client.check_room()
+    with pytest.raises(Overloaded, match="2 places"):
         client.add("c", [1], SHORT)
     with pytest.raises(ValueError, match="'a'"):
         client.add("a", [1], SHORT)
@@ -104,6 +106,8 @@ def test_draining_refuses_new_work_and_finishes_the_old(start: EngineStarter) ->
     client = start()
     client.add("a", [1], SamplingParams(max_tokens=100))
     assert client.drain(20)
+    with pytest.raises(Unavailable):
+        client.check_room()
     with pytest.raises(Unavailable):
         client.add("b", [1], SHORT)
     assert len(tokens_of(client.poll(0), "a")) == 100
