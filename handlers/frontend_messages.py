@@ -18,6 +18,8 @@ from typing import Any
 from handlers.frontend import Incoming, Reply, incoming_of
 
 RECEIVE_BYTES = 256 * 1024
+REMEMBERED_BYTES = 24 * 1024
+"""Of one request. A larger one has a payload that does not come again: the driver answers it at once."""
 _END = -1
 _int = struct.Struct("!i")
 
@@ -64,7 +66,7 @@ class MessageReader:
                 incoming = self._parse(connection, request_id.decode())
                 bytes_ = bytes(self._data[start : self._position])
             batch.append(incoming)
-            if incoming.body is None:
+            if len(bytes_) <= REMEMBERED_BYTES:
                 shown[request_id] = bytes_, incoming
         self._shown = shown
         return batch
