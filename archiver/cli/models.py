@@ -130,7 +130,7 @@ def scale_command(
     if as_json:
         show_json(asdict(scaled))
     else:
-        typer.echo(f"{name} {scaled.version}: {scaled.after} {scaled.unit} ready, {scaled.before} before")
+        typer.echo(f"{name} {scaled.version}: {scaled.unit} from {scaled.before} to {scaled.after}")
 
 
 @app.command("default")

@@ -15,7 +15,7 @@ from archiver.deploy.management.status import ModelStatus, ModelSummary
 
 T = TypeVar("T")
 
-_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 
 
 class ManagementClient:
@@ -34,7 +34,7 @@ class ManagementClient:
     def __init__(self, url: str, keys: KeyFile | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
         # A proxy from the environment has no business between two processes of one machine.
-        self._http = httpx.Client(base_url=self.url, auth=_auth(self.url, keys), timeout=_TIMEOUT_S, trust_env=False, transport=transport)
+        self._http = httpx.Client(base_url=self.url, auth=_auth(self.url, keys), trust_env=False, transport=transport)
 
     def list(self) -> tuple[ModelSummary, ...]:
         """Return all registered models."""
@@ -64,9 +64,9 @@ class ManagementClient:
         """Remove one version; what its workers are working on is lost."""
         self._run(operations.unregister(name, version))
 
-    def ask_a_worker(self, name: str, version: str) -> dict[str, Any]:
+    def ask_a_worker(self, name: str, version: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
         """Return what the next free worker of a synchronous model says of itself; never to be used on a continuous one."""
-        return self._run(operations.ask_a_worker(name, version))
+        return self._run(operations.ask_a_worker(name, version, timeout_s))
 
     def close(self) -> None:
         """Close the connections."""
@@ -95,9 +95,7 @@ class AsyncManagementClient:
 
     def __init__(self, url: str, keys: KeyFile | None = None, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.AsyncClient(
-            base_url=self.url, auth=_auth(self.url, keys), timeout=_TIMEOUT_S, trust_env=False, transport=transport
-        )
+        self._http = httpx.AsyncClient(base_url=self.url, auth=_auth(self.url, keys), trust_env=False, transport=transport)
 
     async def list(self) -> tuple[ModelSummary, ...]:
         """Return all registered models."""
@@ -127,9 +125,9 @@ class AsyncManagementClient:
         """Remove one version; what its workers are working on is lost."""
         await self._run(operations.unregister(name, version))
 
-    async def ask_a_worker(self, name: str, version: str) -> dict[str, Any]:
+    async def ask_a_worker(self, name: str, version: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
         """Return what the next free worker of a synchronous model says of itself; never to be used on a continuous one."""
-        return await self._run(operations.ask_a_worker(name, version))
+        return await self._run(operations.ask_a_worker(name, version, timeout_s))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -158,7 +156,7 @@ def _auth(url: str, keys: KeyFile | None) -> KeyAuth | None:
 
 
 def _request(call: Call) -> dict[str, Any]:
-    timeout = httpx.Timeout(_TIMEOUT_S, read=None if call.waits_for_workers else _TIMEOUT_S)
+    timeout = httpx.Timeout(_CONNECT_TIMEOUT_S, read=call.timeout_s)
     return {"method": call.method, "url": call.path, "params": call.params, "timeout": timeout}
 
 

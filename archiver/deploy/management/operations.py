@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Call:
-    """One request. ``waits_for_workers``: the answer comes when they have loaded the model, which takes as long as it takes."""
+    """One request. ``timeout_s``: how long its answer may take; None for as long as it takes, where workers have to load a model first."""
 
     method: str
     path: str
     params: Mapping[str, str] = field(default_factory=dict)
-    waits_for_workers: bool = False
+    timeout_s: float | None = 10.0
 
 
 _REGISTERED = re.compile(r'Model "(?P<name>.+)" Version: (?P<version>\S+) registered')
@@ -74,7 +74,7 @@ def register(archive: str, name: str | None, workers: int) -> Operation[ModelSta
     if "://" in archive and not archive.startswith("https://"):
         raise UsageError(f"{archive}: an archive is code that the server runs, so from other machines it is taken over https only")
     params = {"url": archive, **({"model_name": name} if name else {}), "initial_workers": str(workers), "synchronous": "true"}
-    answer = _read((yield Call("POST", "/models", params, waits_for_workers=True)))
+    answer = _read((yield Call("POST", "/models", params, timeout_s=None)))
     if registered := _REGISTERED.match(answer["status"]):
         return (yield from describe(registered["name"], registered["version"]))
     raise Refused(f"the server does not say what it has registered: {answer['status']}")
@@ -83,7 +83,7 @@ def register(archive: str, name: str | None, workers: int) -> Operation[ModelSta
 def scale_workers(name: str, version: str, workers: int) -> Operation[None]:
     """Have this number of workers, and wait for new ones; ends the last ones if there are more, whatever they are working on."""
     params = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
-    _read((yield Call("PUT", _path(name, version), params, waits_for_workers=True)))
+    _read((yield Call("PUT", _path(name, version), params, timeout_s=None)))
 
 
 def set_default(name: str, version: str) -> Operation[None]:
@@ -96,9 +96,9 @@ def unregister(name: str, version: str) -> Operation[None]:
     _read((yield Call("DELETE", _path(name, version))))
 
 
-def ask_a_worker(name: str, version: str) -> Operation[dict[str, Any]]:
+def ask_a_worker(name: str, version: str, timeout_s: float) -> Operation[dict[str, Any]]:
     """Return what the next free worker says of itself. For synchronous models only; a busy continuous worker does not survive it."""
-    (described,) = _read((yield Call("GET", _path(name, version), {"customized": "true"}, waits_for_workers=True)))
+    (described,) = _read((yield Call("GET", _path(name, version), {"customized": "true"}, timeout_s)))
     answer: dict[str, Any] = described.get("customizedMetadata") or {}
     return answer
 

@@ -38,13 +38,15 @@ def parked(
     Raises NotParked if one of them is not free within ``timeout_s``, ManagementError if one of them does not take orders.
     """
     is_over = threading.Event()
+    park_s = timeout_s + _GRACE_S
     # As many as workers: one that is blocked has reached a parked worker, so when all are blocked no description is left in the queue.
     with ThreadPoolExecutor(max(len(controls), 1), thread_name_prefix="lure") as lures:
         try:
             for control in controls:
-                control.park(timeout_s + _GRACE_S)
-                lures.submit(_lure, management, model, is_over)
+                control.park(park_s)
+                lures.submit(_lure, management, model, park_s, is_over)
             _wait_until_parked(model, controls, timeout_s, progress)
+            is_over.set()  # before the end of the workers: a description that nobody is left to answer would wait for ever
             yield
         finally:
             is_over.set()
@@ -53,10 +55,10 @@ def parked(
                     control.unpark()
 
 
-def _lure(management: ManagementClient, model: ModelStatus, is_over: threading.Event) -> None:
+def _lure(management: ManagementClient, model: ModelStatus, timeout_s: float, is_over: threading.Event) -> None:
     while not is_over.wait(_POLL_S):
         with contextlib.suppress(ManagementError):  # no room in the queue now; or the worker was ended, as it should be
-            management.ask_a_worker(model.name, model.version)
+            management.ask_a_worker(model.name, model.version, timeout_s=timeout_s)
 
 
 def _wait_until_parked(model: ModelStatus, controls: Sequence[WorkerControl], timeout_s: float, progress: Progress) -> None:
@@ -64,5 +66,5 @@ def _wait_until_parked(model: ModelStatus, controls: Sequence[WorkerControl], ti
     while (num_busy := sum(not control.is_parked() for control in controls)) > 0:
         if time.monotonic() > deadline_s:
             raise NotParked(f"{model.name} {model.version}: {num_busy} of {len(controls)} workers still work after {timeout_s:g} s")
-        progress.doing(f"{model.name} {model.version}: {num_busy} workers finish what they are working on")
+        progress.doing(f"{model.name} {model.version}: waiting for {num_busy} of {len(controls)} workers to finish")
         time.sleep(_POLL_S)

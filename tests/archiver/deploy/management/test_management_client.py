@@ -72,9 +72,10 @@ def test_versions_tell_the_default(client):
 
 def test_a_model_comes_scales_and_goes(client, server):
     server.store["new.mar"] = ("1.0", FakeVersion(""))
-    client.register("new.mar", "a b", workers=2)
+    registered = client.register("new.mar", "a b", workers=2)
+    assert (registered.name, registered.version, registered.is_default) == ("a b", "1.0", True)
     client.scale_workers("a b", "1.0", 4)
-    assert server.requests == [
+    assert [request for request in server.requests if not request.startswith("GET")] == [
         "POST /models?url=new.mar&model_name=a+b&initial_workers=2&synchronous=true",
         "PUT /models/a%20b/1.0?min_worker=4&max_worker=4&synchronous=true",
     ]
