@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,6 +30,9 @@ def chat_command(
     url: Annotated[str, typer.Argument(metavar="URL", help=_CHAT_URL)] = "http://127.0.0.1:8080",
     model: Annotated[str | None, typer.Option(metavar="NAME[:VERSION]", help="Which model, where there are several.")] = None,
     key: Annotated[str | None, typer.Option(envvar="MARQUEE_API_KEY", help="The server's inference key.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", envvar="MARQUEE_KEY_FILE", help="The key_file.json; found for a server of yours here.")
+    ] = None,
     message: Annotated[str | None, typer.Option("--message", "-m", metavar="TEXT", help="Ask this one thing and leave.")] = None,
     system: Annotated[str, typer.Option(metavar="TEXT", help="The system prompt.")] = "",
     settings: Annotated[
@@ -42,4 +46,4 @@ def chat_command(
     """
     from archiver.deploy.chat.command import ChatRequest, chat
 
-    chat(ChatRequest(url, model, key, message, system, tuple(settings)), as_json=as_json)
+    chat(ChatRequest(url, model, key, key_file, message, system, tuple(settings)), as_json=as_json)

@@ -7,30 +7,32 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
+from archiver.deploy.addresses import INFERENCE_TO_MANAGEMENT, neighbour
 from archiver.deploy.chat.client import ChatClient
-from archiver.deploy.chat.commands import Say, parse, read_assignment
+from archiver.deploy.chat.commands import Say, read_assignment
 from archiver.deploy.chat.conversation import Conversation
-from archiver.deploy.chat.endpoint import SERVER_URL, openai_base_url
-from archiver.deploy.chat.printable import printable
-from archiver.deploy.chat.reader import history_file, kept_history, read_message
-from archiver.deploy.chat.served import served_versions
+from archiver.deploy.chat.dialogue import answer_lines, converse
+from archiver.deploy.chat.endpoint import openai_base_url
 from archiver.deploy.chat.session import Session
 from archiver.deploy.chat.stream import ChatError
 from archiver.deploy.chat.views import JsonView, PipeView, TerminalView
-from archiver.errors import ArchiverError, UsageError
+from archiver.deploy.management import ManagementClient, ManagementError, Unreachable
+from archiver.deploy.running_server import RunningServer
+from archiver.errors import UsageError
 
 
 @dataclass(frozen=True)
 class ChatRequest:
     """What the user asked for. ``model``: NAME or NAME:VERSION; ``message``: the only one; ``settings``: NAME=VALUE each."""
 
-    url: str = SERVER_URL
+    url: str
     model: str | None = None
     key: str | None = None
+    key_file: Path | None = None
     message: str | None = None
     system: str = ""
     settings: Sequence[str] = ()
@@ -48,7 +50,7 @@ def chat(request: ChatRequest, *, as_json: bool = False) -> None:
         name, _, value = setting.partition("=")
         assignment = read_assignment(name, value)
         conversation = conversation.set(assignment.name, assignment.value)
-    with closing(ChatClient(openai_base_url(request.url, request.model, served_versions), request.key)) as client:
+    with closing(_connect(request)) as client:
         model = _choose(client.models(), request.model)
         is_terminal = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
         console = Console(highlight=False)
@@ -57,9 +59,26 @@ def chat(request: ChatRequest, *, as_json: bool = False) -> None:
         if request.message is not None:
             session.carry_out(Say(request.message))
         elif is_terminal:
-            _converse(session, console, f"{model} at {client.base_url}")
+            converse(session, console, f"{model} at {client.base_url}")
         else:
-            _answer_lines(session)
+            answer_lines(session)
+
+
+def _connect(request: ChatRequest) -> ChatClient:
+    """Return the client of the model's URL. The key of a server of this user on this machine is found."""
+    with RunningServer.at(neighbour(request.url, INFERENCE_TO_MANAGEMENT), key_file=request.key_file) as server:
+        base_url = openai_base_url(request.url, request.model, lambda: _default_versions(server.management))
+        return ChatClient(base_url, request.key or (server.keys.key("inference") if server.keys else None))
+
+
+def _default_versions(management: ManagementClient) -> dict[str, str]:
+    try:
+        return {model.name: management.describe(model.name).version for model in management.list()}
+    except Unreachable:
+        hint = "is the server running? If only its management API is out of reach, add --model NAME:VERSION"
+        raise ChatError(f"cannot ask {management.url} which models there are: {hint}") from None
+    except ManagementError as error:
+        raise ChatError(f"{error}; or add --model NAME:VERSION") from None
 
 
 def _choose(models: Sequence[str], wanted: str | None) -> str:
@@ -68,59 +87,3 @@ def _choose(models: Sequence[str], wanted: str | None) -> str:
     if not name and len(models) != 1:
         raise UsageError(f"say which with --model: there are {', '.join(models)}")
     return name or models[0]
-
-
-def _converse(session: Session, console: Console, greeting: str) -> None:
-    console.print(Text(printable(greeting), style="bold"), soft_wrap=True)
-    console.print("/help lists commands; Ctrl-C cancels an answer, Ctrl-D leaves", style="dim")
-    with kept_history(history_file()):
-        while not session.is_over:
-            try:
-                text = read_message(input, *_prompts(console))
-            except KeyboardInterrupt:
-                console.line()
-            except EOFError:
-                console.line()
-                return
-            else:
-                _try(session, text, console)
-
-
-def _try(session: Session, text: str, console: Console) -> None:
-    """Carry out one message; whatever comes of it, the chat goes on."""
-    try:
-        if text.strip():
-            session.carry_out(parse(text))
-    except ArchiverError as error:
-        console.print(Text(printable(_advised(error)), style="red"))
-    except KeyboardInterrupt:
-        pass  # the session has said so
-
-
-def _advised(error: ArchiverError) -> str:
-    is_too_long = isinstance(error, ChatError) and error.code == "context_length_exceeded"
-    return f"{error}; /reset begins anew" if is_too_long else str(error)
-
-
-def _answer_lines(session: Session) -> None:
-    while not session.is_over:
-        try:
-            text = read_message(_read_line)
-        except EOFError:
-            return
-        if text.strip():
-            session.carry_out(parse(text))
-
-
-def _read_line(_prompt: str) -> str:
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.removesuffix("\n")
-
-
-def _prompts(console: Console) -> tuple[str, str]:
-    """Return the prompts of a message's first and further lines; colours stand between the marks by which readline measures."""
-    if console.no_color:
-        return "> ", ". "
-    return "\001\033[1;36m\002>\001\033[0m\002 ", "\001\033[2;36m\002.\001\033[0m\002 "

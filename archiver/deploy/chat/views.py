@@ -68,7 +68,7 @@ class PipeView:
             self._write(f"{label}\t{text}")
 
     def _write(self, text: str, end: str = "\n") -> None:
-        self._console.out(printable(text), end=end, highlight=False)
+        _write_unchanged(self._console, text + end)
 
 
 class JsonView(PipeView):
@@ -104,7 +104,7 @@ class TerminalView:
     def piece(self, text: str) -> None:
         """Write the piece at once."""
         self._stop_waiting()
-        self._console.out(printable(text), end="", highlight=False)
+        _write_unchanged(self._console, text)
 
     def end(self, answer: Answer) -> None:
         """Write the figures below the answer."""
@@ -134,6 +134,11 @@ class TerminalView:
         if self._status is not None:
             self._status.stop()
             self._status = None
+
+
+def _write_unchanged(console: Console, text: str) -> None:
+    console.file.write(printable(text))  # rich would turn tabs into spaces
+    console.file.flush()
 
 
 def _figures(answer: Answer) -> Iterator[str]:

@@ -185,7 +185,7 @@ def spoken(view: type[PipeView] | type[TerminalView], *answer: Chunk | BaseExcep
 
 
 def test_a_pipe_gets_the_answers_text_and_nothing_that_acts_on_a_terminal():
-    assert spoken(PipeView, Chunk("\x1b[31mHel"), Chunk("lo[bold]"), Chunk(finish_reason="stop")).startswith("[31mHello[bold]\n")
+    assert spoken(PipeView, Chunk("\x1b[31mHel"), Chunk("lo\t[bold]"), Chunk(finish_reason="stop")).startswith("[31mHello\t[bold]\n")
     assert spoken(PipeView, Chunk("Hel"), ChatError("no")) == "Hel\n"
     assert spoken(PipeView, ChatError("no")) == ""
 
