@@ -6,10 +6,10 @@ import math
 import re
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
+from archiver.deploy.addresses import INFERENCE_TO_MANAGEMENT, INFERENCE_TO_METRICS, neighbour
 from archiver.deploy.autoscale.journal import Journal
 from archiver.deploy.autoscale.loop import autoscale, interval_until_stopped
 from archiver.deploy.autoscale.policy import Policy
@@ -45,7 +45,7 @@ def run(server: RunningServer, request: AutoscaleRequest) -> None:
     """
     _check(request)
     replicas = find_replicas(server, request.model, request.version)
-    watch = Watch(replicas, request.target, partial(scrape, request.metrics_url or _metrics_url(server)))
+    watch = Watch(replicas, request.target, partial(scrape, request.metrics_url or find_metrics_url(server)))
     write = partial(Console(soft_wrap=True).out, highlight=False)
     journal = Journal(request.policy, request.target, write, is_dry_run=request.is_dry_run, as_json=request.as_json)
     with interval_until_stopped(request.interval_s) as wait:
@@ -82,13 +82,12 @@ def _check(request: AutoscaleRequest) -> None:
             raise UsageError(f"{option} must be 0 seconds or more, got {seconds:g}")
 
 
-def _metrics_url(server: RunningServer) -> str:
-    """Return where a server's metrics are: as it is configured if it runs here, else the port after that of the management API."""
+def find_metrics_url(server: RunningServer) -> str:
+    """Return where a server's metrics are: as it is configured if it runs here, else on the port after that of the management API."""
     configured = server.local.properties().get("metrics_address") if server.local else None
     if configured:
         return re.sub(r"//(0\.0\.0\.0|\[::\]):", "//127.0.0.1:", configured).rstrip("/") + "/metrics"
-    parts = urlsplit(server.management.url)
-    return f"{parts.scheme}://{parts.netloc.rpartition(':')[0]}:{(parts.port or 0) + 1}/metrics"
+    return neighbour(server.management.url, INFERENCE_TO_METRICS - INFERENCE_TO_MANAGEMENT) + "/metrics"
 
 
 def _leave(_replicas: int) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from archiver.deploy.autoscale.policy import Decision, Policy, State, decide
 from archiver.deploy.autoscale.watch import Look
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, UsageError
 
 Wait = Callable[[], bool]
 """Let the interval pass, and return whether to go on."""
@@ -40,7 +40,8 @@ def autoscale(
 ) -> None:
     """Keep a model's replicas where the policy wants them until ``wait`` says that it is over.
 
-    What fails is logged and tried again at the next interval; cool-downs then begin anew, for nobody knows what happened meanwhile.
+    What fails is logged and tried again at the next interval; cool-downs then begin anew, for nobody knows what happened meanwhile. Raises
+    UsageError for a model that cannot be scaled so.
     """
     state = State(clock())
     while wait():
@@ -51,6 +52,8 @@ def autoscale(
             log.note(seen, decision)
             if decision.order is not None:
                 scale(decision.order)
+        except UsageError:
+            raise
         except ArchiverError as error:
             state = State(clock())
             log.note_failure(str(error))

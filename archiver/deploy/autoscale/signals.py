@@ -1,7 +1,7 @@
 """What a model's load is, by two readings of the server's metrics: the queue, the sequences a replica has, or the KV cache.
 
-Of a continuous model the metrics are those of its handler (``handlers/telemetry.py``); of a synchronous one TorchServe's own, by the names
-that ``config/metrics.yaml`` has them under. TorchServe counts a request when it is answered: its latency from arrival to answer, and the
+Of a continuous model the metrics are those of its handler, of a synchronous one TorchServe's own, by the names that
+``config/metrics.yaml`` has them under. TorchServe counts a request when it is answered: its latency from arrival to answer, and the
 part of that it spent in the frontend's queue. By Little's law, what is counted in a second is how many were there on average.
 """
 
@@ -10,16 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from archiver.deploy.scrape import Samples
+from archiver.deploy.scrape import Labels, Samples
 from archiver.errors import UsageError
 
 SignalName = Literal["queue", "running", "kv usage"]
-
-# Of a handler that works, one of these changes from one second to the next.
-_LIVELY = (
-    *("marquee_step_p50_milliseconds", "marquee_step_p99_milliseconds", "marquee_generated_tokens_per_second"),
-    *("marquee_running_sequences", "marquee_waiting_sequences", "marquee_kv_blocks_used", "marquee_generated_tokens_total"),
-)
 
 
 @dataclass(frozen=True)
@@ -64,13 +58,13 @@ def read_signal(target: Target, model: Served, now: Samples, before: Samples) ->
 
 
 def _read_continuous(target: Target, model: Served, now: Samples, before: Samples) -> Reading | None:
-    def gauge(name: str, samples: Samples = now) -> float:
-        return samples.value(name, ModelName=model.name) or 0.0
+    labels = {"ModelName": model.name, "ModelVersion": model.version}
 
-    if now.value("marquee_running_sequences", ModelName=model.name) is None:
+    def gauge(name: str) -> float:
+        return now.value(name, **labels) or 0.0
+
+    if now.value("marquee_running_sequences", **labels) is None:
         return None
-    if all(gauge(name) == gauge(name, before) for name in _LIVELY):
-        return Reading(0.0, 0.0, 0)  # Gauges are reported while there are requests; without any, they stay as they were.
     running, waiting = gauge("marquee_running_sequences"), gauge("marquee_waiting_sequences")
     used = gauge("marquee_kv_blocks_used") / max(gauge("marquee_kv_blocks"), 1.0)
     if target.signal == "running":
@@ -78,19 +72,19 @@ def _read_continuous(target: Target, model: Served, now: Samples, before: Sample
     if target.signal == "kv usage":
         return _linear(used, target, waiting)
     occupancy = max(running / max(gauge("marquee_admitted_sequences"), 1.0), used)
-    return Reading(1000 * _queue_s(model.name, now, before), occupancy, int(waiting))
+    return Reading(1000 * _queue_s(labels, now, before), occupancy, int(waiting))
 
 
-def _queue_s(model: str, now: Samples, before: Samples) -> float:
+def _queue_s(labels: Labels, now: Samples, before: Samples) -> float:
     """Return how long sequences wait: those that ended lately have waited, or those that wait now have to expect.
 
     Handlers report a wait when the sequence has ended. If nobody waits any more, what others have waited is the past.
     """
-    waited = now.histogram("marquee_queue_seconds", ModelName=model)
+    waited = now.histogram("marquee_queue_seconds", **labels)
     if waited is not None:
-        waited = waited.since(before.histogram("marquee_queue_seconds", ModelName=model))
+        waited = waited.since(before.histogram("marquee_queue_seconds", **labels))
     num_ended, mean_s = (waited.count, waited.mean or 0.0) if waited else (0.0, 0.0)
-    least, most = sorted(samples.value("marquee_waiting_sequences", ModelName=model) or 0.0 for samples in (now, before))
+    least, most = sorted(samples.value("marquee_waiting_sequences", **labels) or 0.0 for samples in (now, before))
     expected_s = least * (now.scraped_s - before.scraped_s) / max(num_ended, 1.0)
     return max(mean_s, expected_s) if most else 0.0
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from archiver.deploy.autoscale.command import AutoscaleRequest, choose_target, run
+from archiver.deploy.autoscale.command import AutoscaleRequest, choose_target, find_metrics_url, run
 from archiver.deploy.autoscale.policy import Policy
 from archiver.deploy.autoscale.signals import Target
+from archiver.deploy.local_server import LocalServer
 from archiver.deploy.management import Unreachable
 from archiver.deploy.running_server import RunningServer
 from archiver.errors import UsageError
@@ -67,3 +70,18 @@ def test_numbers_that_cannot_be(nobody: RunningServer, policy: Policy, interval_
 def test_without_a_server_it_does_not_start(nobody: RunningServer):
     with pytest.raises(Unreachable, match="no TorchServe answers"):
         run(nobody, AutoscaleRequest("chat", Policy(1, 2), QUEUE))
+
+
+@pytest.mark.parametrize(
+    ("properties", "url"),
+    [
+        ("metrics_address=http://127.0.0.1:9000\n", "http://127.0.0.1:9000/metrics"),
+        ("metrics_address=http://0.0.0.0:9000\n", "http://127.0.0.1:9000/metrics"),
+        ("", "http://127.0.0.1:2/metrics"),
+    ],
+)
+def test_metrics_are_where_the_server_has_them(nobody: RunningServer, tmp_path: Path, properties: str, url: str):
+    config = tmp_path / "config.properties"
+    config.write_text(properties)
+    local = LocalServer(1, tmp_path, tmp_path, config, tmp_path, tmp_path)
+    assert find_metrics_url(replace(nobody, local=local)) == url

@@ -12,7 +12,7 @@ import pytest
 from archiver.deploy.autoscale.loop import autoscale, interval_until_stopped
 from archiver.deploy.autoscale.policy import Decision, Observation, Policy
 from archiver.deploy.autoscale.watch import Look
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, UsageError
 
 POLICY = Policy(1, 4, up_cooldown_s=20, down_cooldown_s=60)
 INTERVAL_S = 10.0
@@ -72,6 +72,15 @@ def test_an_order_that_fails_is_given_again_after_the_cooldown():
     model = FakeModel([2.0] * 6, refuses=True).run()
     assert model.orders == [(20.0, 2), (40.0, 2), (60.0, 2)]
     assert model.log[:4] == ["cooling down", "over target", "no more", "cooling down"]
+
+
+def test_what_can_never_work_is_not_tried_again():
+    def look() -> Look:
+        raise UsageError("it has no KV cache")
+
+    model = FakeModel([1.0] * 3)
+    with pytest.raises(UsageError, match="it has no KV cache"):
+        autoscale(POLICY, look, model.scale, model, model.wait)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

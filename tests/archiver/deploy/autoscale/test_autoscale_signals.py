@@ -16,12 +16,12 @@ CHAT, CLASSIFIER = Served("chat", "1.0", 2), Served("classifier", "1.0", 2, batc
 INTERVAL_S = 5.0
 
 
-def chat(at_s: float, *, waits: tuple[float, ...] = (), beat: float = 0.0, **gauges: float) -> Samples:
+def chat(at_s: float, *, waits: tuple[float, ...] = (), **gauges: float) -> Samples:
     """Return the metrics of a continuous model: gauges by the end of their names, and how long the sequences that have ended had waited."""
-    buckets = [({"ModelName": "chat", "le": str(bound)}, float(sum(wait <= bound for wait in waits))) for bound in (0.1, 1.0, math.inf)]
-    running = {"running_sequences": 0.0, "step_p50_milliseconds": beat} | gauges
-    labels = {"ModelName": "chat", "Hostname": "here"}
-    by_name = {f"marquee_{name}": ((labels, value), ({"ModelName": "other"}, 99.0)) for name, value in running.items()}
+    labels = {"ModelName": "chat", "ModelVersion": "1.0"}
+    buckets = [({**labels, "le": str(bound)}, float(sum(wait <= bound for wait in waits))) for bound in (0.1, 1.0, math.inf)]
+    others = ({**labels, "ModelName": "other"}, 99.0), ({**labels, "ModelVersion": "2.0"}, 99.0)
+    by_name = {f"marquee_{name}": ((labels, value), *others) for name, value in ({"running_sequences": 0.0} | gauges).items()}
     histogram = {
         "marquee_queue_seconds_bucket": tuple(buckets),
         "marquee_queue_seconds_sum": ((labels, sum(waits)),),
@@ -44,7 +44,7 @@ def read(target: Target, now: Samples, before: Samples, model: Served = CHAT) ->
     return read_signal(target, model, now, before)
 
 
-BEFORE = chat(0.0, beat=1.0)
+BEFORE = chat(0.0)
 
 
 def test_running_counts_who_waits_too_and_spreads_it_over_the_replicas():
@@ -64,7 +64,7 @@ def test_the_queue_is_what_sequences_that_ended_had_waited():
 
 def test_the_queue_is_at_least_what_those_that_wait_have_to_expect():
     before = chat(0.0, waiting_sequences=4)
-    assert read(QUEUE, chat(INTERVAL_S, waiting_sequences=6, beat=1.0), before) == Reading(20_000, 0.0, 6), "none has ended in 5 s"
+    assert read(QUEUE, chat(INTERVAL_S, waiting_sequences=6), before) == Reading(20_000, 0.0, 6), "none has ended in 5 s"
     now = chat(INTERVAL_S, waits=(0.1,) * 10, waiting_sequences=6)
     assert read(QUEUE, now, before) == Reading(2000, 0.0, 6), "two end in a second, and four were before you"
 
@@ -77,15 +77,6 @@ def test_what_others_had_waited_is_the_past_when_nobody_waits():
 def test_beside_the_queue_occupancy_is_the_scarcer_of_places_and_blocks(used: int, occupancy: float):
     now = chat(INTERVAL_S, running_sequences=16, admitted_sequences=64, kv_blocks_used=used, kv_blocks=100)
     assert read(QUEUE, now, BEFORE) == Reading(0.0, occupancy, 0)
-
-
-@pytest.mark.parametrize("target", [QUEUE, RUNNING, KV_USAGE])
-def test_gauges_that_stand_still_are_those_of_a_model_that_nobody_asks(target: Target):
-    left = {"running_sequences": 3.0, "waiting_sequences": 7.0, "kv_blocks_used": 90.0, "kv_blocks": 100.0}
-    assert read(target, chat(INTERVAL_S, beat=1.0, **left), chat(0.0, beat=1.0, **left)) == Reading(0.0, 0.0, 0)
-    lively = read(target, chat(INTERVAL_S, beat=1.1, **left), chat(0.0, beat=1.0, **left))
-    assert lively is not None
-    assert lively.measured > 0
 
 
 @pytest.mark.parametrize("target", [QUEUE, RUNNING, KV_USAGE])

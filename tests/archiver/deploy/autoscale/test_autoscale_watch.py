@@ -28,7 +28,7 @@ class FakeReplicas:
 def readings() -> Iterator[Samples]:
     """Metrics of a model in which more and more sequences run, every 5 seconds."""
     for index in range(10):
-        yield Samples({"marquee_running_sequences": (({"ModelName": "chat"}, 4.0 * index),)}, scraped_s=5.0 * index)
+        yield Samples({"marquee_running_sequences": (({"ModelName": "chat", "ModelVersion": "1.0"}, 4.0 * index),)}, scraped_s=5.0 * index)
 
 
 def watch(replicas: FakeReplicas) -> Watch:
