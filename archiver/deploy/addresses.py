@@ -21,4 +21,4 @@ def neighbour(url: str, step: int) -> str:
         host, port = None, None
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"{url} is no address of a server: write it as http://127.0.0.1:8080")
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{(port or 80) + step}"
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{min((port or 80) + step, 65535)}"

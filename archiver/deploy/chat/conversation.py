@@ -62,8 +62,7 @@ class Conversation:
         """Return the body of a streamed request for the next answer (chat completions of the OpenAI API)."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         messages = [*system, *({"role": message.role, "content": message.content} for message in self.messages)]
-        stream = {"stream": True, "stream_options": {"include_usage": True}}
-        return {"model": model, "messages": messages, **stream, **self.settings}
+        return {**self.settings, "model": model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
 
     def save(self, path: Path) -> None:
         """Write it to a file; raises UsageError where that cannot be."""

@@ -53,12 +53,12 @@ class Strings:
             value: Any = json.loads(text)
         except ValueError:
             return text
-        strings = value if isinstance(value, list) else [value]
-        if not all(isinstance(string, str) for string in strings):
+        if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(string, str) for string in value)):
             return text
-        if not strings or not all(strings):
+        if not value or not all(value):
             raise ValueError('text, or JSON: ["one", "another\\n"]')
-        return value  # type: ignore[no-any-return]
+        strings: str | list[str] = value
+        return strings
 
 
 _MOST = 2**31 - 1

@@ -90,7 +90,7 @@ class JsonView(PipeView):
 
 
 class TerminalView:
-    """Streams the answer as it comes, then a dim line of figures; errors and notes are dim or coloured lines of their own."""
+    """The answer as it comes, after a spinner, and a dim line of figures below it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
