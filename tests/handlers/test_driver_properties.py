@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import settings
@@ -14,7 +14,7 @@ from handlers.engine.client import Event
 from handlers.errors import Overloaded
 from handlers.frontend import Incoming, Reply
 from tests.fakes import parse_events
-from tests.handlers.driver_rig import ROUTE, Rig, completion, shown
+from tests.handlers.driver_rig import AT_ONCE, ROUTE, Rig, completion, shown
 
 STOP = "#"
 
@@ -44,6 +44,8 @@ class Client:
 
     incoming: Incoming
     choices: list[Choice]
+    may_be_held: bool
+    """Whether the first message may be long in coming."""
     body: bytes = b""
     is_open: bool = False
     is_answered: bool = False
@@ -60,7 +62,7 @@ class Client:
 
     def receive(self, reply: Reply | None) -> None:
         if reply is None:
-            assert self.is_open, "a new request is always answered"
+            assert self.is_open or self.may_be_held, "a new request is always answered"
             return
         assert not self.is_answered
         if self.is_open:
@@ -75,9 +77,11 @@ class Client:
 class Driving(RuleBasedStateMachine):
     """Random clients and a random engine around one driver."""
 
+    cadence = AT_ONCE
+
     def __init__(self) -> None:
         super().__init__()
-        self.rig = Rig()
+        self.rig = Rig(self.cadence)
         self.clients: dict[str, Client] = {}
         self.arrivals: list[Client] = []
         self.num_arrived = 0
@@ -85,17 +89,19 @@ class Driving(RuleBasedStateMachine):
 
     # What clients do.
 
-    def _arrive(self, body: bytes | None, headers: dict[str, str] | None = None, *, n: int = 1, stops: bool = False) -> None:
+    def _arrive(
+        self, body: bytes | None, headers: dict[str, str] | None = None, *, n: int = 1, stops: bool = False, stream: bool = True
+    ) -> None:
         self.num_arrived += 1
         letters = [chr(ord("A") + (5 * self.num_arrived + index) % 26) for index in range(n)]
         incoming = Incoming(f"r{self.num_arrived}", ROUTE, body, headers=headers or {})
-        client = Client(incoming, [Choice(letter, stops) for letter in letters])
+        client = Client(incoming, [Choice(letter, stops) for letter in letters], may_be_held=not stream and self.cadence.hold_s > 0)
         self.clients[client.incoming.id] = client
         self.arrivals.append(client)
 
     @rule(stream=st.booleans(), stops=st.booleans(), n=st.sampled_from([1, 1, 2, 3]))
     def a_client_comes(self, stream: bool, stops: bool, n: int) -> None:
-        self._arrive(completion(stream=stream, n=n, **({"stop": STOP} if stops else {})), n=n, stops=stops)
+        self._arrive(completion(stream=stream, n=n, **({"stop": STOP} if stops else {})), n=n, stops=stops, stream=stream)
 
     @rule(body=st.sampled_from([b"", b"{", completion(n=17), completion(prompt=5)]))
     def a_client_makes_a_mistake(self, body: bytes) -> None:
@@ -154,14 +160,14 @@ class Driving(RuleBasedStateMachine):
     @rule()
     def the_frontend_calls(self) -> None:
         present = self._present()
-        batch = [client.incoming if client in self.arrivals else shown(client.incoming.id) for client in present]
+        batch = [shown(client.incoming.id) if client.is_open else client.incoming for client in present]
         self.arrivals.clear()
         for client, reply in zip(present, self.rig.driver.step(batch), strict=True):
             client.receive(reply)
 
     @invariant()
     def only_who_was_let_in_is_remembered(self) -> None:
-        assert all(self.clients[name].is_open for name in self.rig.driver._live)
+        assert all(self.clients[name].is_open or self.clients[name].may_be_held for name in self.rig.driver._live)
 
     def teardown(self) -> None:
         self.the_frontend_calls()
@@ -197,5 +203,17 @@ def read(client: Client) -> list[tuple[str, str]]:
     return [("".join(event["text"] for event in choice), choice[-1]["finish_reason"]) for choice in choices]
 
 
-TestDriving = Driving.TestCase
-TestDriving.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+class HoldingDriving(Driving):
+    """The same around one that holds answers back, for as long as chance will have it."""
+
+    cadence = replace(AT_ONCE, hold_s=3600.0)
+
+    @precondition(lambda self: self.rig.driver._live)
+    @rule(data=st.data())
+    def a_hold_is_over(self, data: st.DataObject) -> None:
+        live = self.rig.driver._live
+        live[data.draw(st.sampled_from(sorted(live)))].held_until_s = 1e-9
+
+
+TestDriving, TestHoldingDriving = Driving.TestCase, HoldingDriving.TestCase
+TestDriving.settings = TestHoldingDriving.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
