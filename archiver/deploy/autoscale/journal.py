@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,11 @@ from archiver.deploy.autoscale.policy import Decision, Policy
 from archiver.deploy.autoscale.signals import SignalName, Target
 from archiver.deploy.autoscale.watch import Look
 
-_UNITS: dict[SignalName, tuple[str, float]] = {"queue": (" ms", 1), "running": (" a replica", 1), "kv usage": (" %", 100)}
+_LOADS: dict[SignalName, str] = {
+    "queue": "queue {measured:.0f} ms, target {target:.0f} ms ({excess:+.0%}), {occupancy:.0%} occupied",
+    "running": "{measured:.1f} requests a replica, target {target:g} ({excess:+.0%})",
+    "kv usage": "KV usage {measured:.0%}, target {target:.0%} ({excess:+.0%})",
+}
 
 
 class Journal:
@@ -56,21 +61,20 @@ class Journal:
         return f"{self._now():%H:%M:%S} {deed}: {'; '.join(filter(None, (self._load(look), self._why(look, decision))))}"
 
     def _load(self, look: Look) -> str:
-        """For example ``queue 412 ms, target 200 ms (+106 %), 14 waiting, 80 % occupied``."""
-        if look.reading is None:
+        """For example ``queue 412 ms, target 200 ms (+106%), 90% occupied, 14 waiting``."""
+        if (reading := look.reading) is None:
             return ""
-        unit, factor = _UNITS[self._target.signal]
-        measured, target = look.reading.measured * factor, self._target.value * factor
-        excess = look.reading.measured / self._target.value - 1
-        load = f"{self._target.signal} {measured:.3g}{unit}, target {target:.3g}{unit} ({excess:+.0%})"
-        return f"{load}, {look.reading.waiting} waiting, {look.reading.occupancy:.0%} occupied"
+        target = self._target.value
+        excess = reading.measured / target - 1
+        load = _LOADS[self._target.signal]
+        return f"{load}, {{waiting}} waiting".format(target=target, excess=excess, **asdict(reading))
 
     def _why(self, look: Look, decision: Decision) -> str:
         policy, reason = self._policy, decision.reason
         until = f"{self._clock_time(look, decision):%H:%M:%S}"
         return {
             "over target": f"next not before {until}",
-            "under target": f"for {policy.down_cooldown_s:g} s",
+            "under target": f"so for {policy.down_cooldown_s:g} s",
             "out of bounds": f"--min {policy.minimum} --max {policy.maximum}",
             "on target": "",
             "cooling down": f"cooling down until {until}",

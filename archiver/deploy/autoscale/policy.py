@@ -1,9 +1,9 @@
 """How many replicas a load wants: a pure function of what was seen now and of what is remembered.
 
-The rule is that of Kubernetes' Horizontal Pod Autoscaler (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale), with its
-default numbers: ``ceil(replicas × measured / target)``, nothing within a tolerance of 10 %, at most twice as many at a time, and downwards
-the largest number that any moment of the last minutes asked for. Beyond it, a smaller number must leave slack: what 80 % of it can carry.
-Whatever makes the load waver by 10 % around a constant therefore moves the number in one direction at most.
+The rule is that of Kubernetes' Horizontal Pod Autoscaler (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale):
+``ceil(replicas × measured / target)``, nothing within a tolerance of 10 %, and downwards the largest number that any moment of the last
+minutes asked for. Beyond it, there are at most twice as many at a time, and fewer only if 80 % of them can carry what there is. So a load
+that wavers by 10 % around a constant moves the number in one direction at most.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TOLERANCE = 0.1
 FILLED = 0.8
 """Of fewer replicas, the share that the load may take."""
 GROWTH = 2
-"""The most by which the number is multiplied at once: what waits for new replicas is seen for a while after they were ordered."""
+"""The most by which the number is multiplied at once: a queue may be twenty times its target though one more replica would empty it."""
 _ROUNDING = 1e-9  # 3 × (4 / 3) is a little over 4 in floating point, and must not be 5 replicas
 
 OrderReason = Literal["over target", "under target", "out of bounds"]

@@ -41,12 +41,16 @@ class Look:
 
 
 class Watch:
-    """Looks at intervals of at least two seconds, as the metrics change once a second. Not thread-safe."""
+    """Looks at intervals of at least two seconds, as the metrics change once a second. Not thread-safe.
+
+    Raises ArchiverError if there is nothing to look at.
+    """
 
     def __init__(self, replicas: ReplicaSet, target: Target, scrape: Callable[[], Samples]) -> None:
         self._replicas = replicas
         self._target = target
         self._scrape = scrape
+        replicas.look()
         self._before = scrape()
 
     def look(self) -> Look:

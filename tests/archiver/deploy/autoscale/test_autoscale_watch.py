@@ -10,6 +10,7 @@ from archiver.deploy.autoscale.policy import Observation
 from archiver.deploy.autoscale.signals import Reading, Served, Target
 from archiver.deploy.autoscale.watch import Look, Replicas, Watch
 from archiver.deploy.scrape import MetricsUnavailable, Samples
+from archiver.errors import ArchiverError
 
 
 class FakeReplicas:
@@ -50,7 +51,16 @@ def test_while_replicas_come_and_go_nothing_is_measured(replicas: int, is_settle
     assert watch(FakeReplicas(replicas, is_settled=is_settled)).look().reading is None
 
 
-def test_metrics_must_be_there_at_the_start():
+def test_replicas_must_be_there_at_the_start():
+    class Gone(FakeReplicas):
+        def look(self) -> Replicas:
+            raise ArchiverError("no such model")
+
+    with pytest.raises(ArchiverError, match="no such model"):
+        watch(Gone())
+
+
+def test_and_so_must_metrics():
     def scrape() -> Samples:
         raise MetricsUnavailable("no metrics")
 
