@@ -12,6 +12,7 @@ from handlers.frontend import EVENT_STREAM, Incoming, Reply
 from handlers.requests import Request
 from handlers.time_ledger import TimeLedger
 from handlers.wire.codec import ChoiceStream, Codec, error_event, to_json
+from handlers.wire.routing import route_of
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ class _Stream:
 
 def open_exchange(incoming: Incoming, routes: Mapping[str, Codec], *, can_stream: bool) -> Exchange:
     """Decode a new request; whatever is wrong with it becomes its error."""
-    times, codec = TimeLedger(), routes.get(incoming.route)
+    times, codec = TimeLedger(), routes.get(route_of(incoming, routes))
     requests = _decode(incoming, codec, routes)
     for request in requests:
         request.id, request.route, request.headers = incoming.id, incoming.route, dict(incoming.headers)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 from huggingface_hub import InferenceClient
+from openai import OpenAI
 
 from tests.contract.clients import PATIENCE_S, ModelClient
 
@@ -51,3 +54,15 @@ def test_the_url_without_a_version_is_the_same_model(client: ModelClient) -> Non
     response = httpx.post(url, json=body, timeout=PATIENCE_S)
 
     assert response.json()[0]["generated_text"] == client.complete(PROMPT, max_tokens=8).text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_openai_client_follows_the_default_version(client: ModelClient, stream: bool) -> None:
+    unversioned = client.prediction_url.removesuffix("/1.0")
+    openai = OpenAI(base_url=f"{unversioned}?", api_key="unused", max_retries=0, timeout=PATIENCE_S)
+    messages: Any = [{"role": "user", "content": PROMPT}]
+
+    answer = openai.chat.completions.create(model=client.model, messages=messages, max_tokens=8, temperature=0, stream=stream)
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in answer) if stream else answer.choices[0].message.content
+    assert text == client.chat(PROMPT, max_tokens=8).text
