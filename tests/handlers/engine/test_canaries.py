@@ -1,11 +1,11 @@
-"""Ten thousand interleaved requests, each with a secret of its own: nobody ever gets a token that is not a function of its own prompt."""
+"""Thousands of interleaved requests, each with a secret of its own: nobody ever gets a token that is not a function of its own prompt."""
 
 import random
 
 from engine_fakes import VOCAB_SIZE, FakeRunner, continuation
 from engine_rig import EngineRig, greedy
 
-NUM_REQUESTS = 10_000
+NUM_REQUESTS = 3_000
 MAX_LIVE = 48
 
 

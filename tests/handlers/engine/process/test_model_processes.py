@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process_fakes import end_of, has_ended, poll_until, tokens_of
+from process_fakes import ScriptedHandler, end_of, has_ended, poll_until, tokens_of
 
 from handlers import CausalLMHandler
 from handlers.config import EngineConfig, HandlerConfig
@@ -23,9 +23,9 @@ PROMPTS = {f"{index}": [5 + index, 9, 17 * index % 300] * (1 + 5 * index) for in
 GREEDY = SamplingParams(max_tokens=12, temperature=0.0, ignore_eos=True, logprobs=1)
 
 
-def make_handler(model_dir: Path, **engine: object) -> CausalLMHandler:
+def make_handler(model_dir: Path = Path(), kind: type[CausalLMHandler] = CausalLMHandler, **engine: object) -> CausalLMHandler:
     """Return a handler as an engine process makes it: without ``initialize``."""
-    handler = CausalLMHandler()
+    handler = kind()
     handler.model_dir, handler.model_name, handler.model_version = model_dir, "tiny", "1.0"
     handler.config = HandlerConfig(engine=EngineConfig(max_running=4, num_threads=1, **engine))  # type: ignore[arg-type]
     return handler
@@ -33,7 +33,7 @@ def make_handler(model_dir: Path, **engine: object) -> CausalLMHandler:
 
 @pytest.fixture(scope="module")
 def client(model_dir: Path) -> Iterator[ProcessClient]:
-    client = start_process_client(make_handler(model_dir, replicas=2))
+    client = start_process_client(make_handler(model_dir))
     yield client
     client.close()
 
@@ -68,21 +68,26 @@ def test_what_the_engine_cannot_do_with_the_checkpoint_is_said_in_one_line(model
     with pytest.raises(ConfigError, match=r"^handler\.engine\.max_model_len is 100000, but the model takes at most 256 tokens$"):
         start_process_client(make_handler(model_dir, max_model_len=100_000))
     with pytest.raises(ConfigError, match=r"^cannot read model/config\.json"):
-        start_process_client(make_handler(tmp_path))
+        make_handler(tmp_path).build_engine()
+
+
+class WithoutModel(CausalLMHandler):
+    """The handler as the worker knows it; the engine at the other end is of no interest, and soon there."""
+
+    def build_engine(self) -> EngineClient:
+        return ScriptedHandler.configured(self.model_dir).build_engine()
 
 
 WORKER = """
 import sys
-from pathlib import Path
-from test_model_processes import make_handler, start_process_client
-client = start_process_client(make_handler(Path(sys.argv[1])))
+from test_model_processes import WithoutModel, make_handler, start_process_client
+client = start_process_client(make_handler(kind=WithoutModel))
 print(sorted({"torch", "transformers"} & set(sys.modules)))
 client.close()
 """
 
 
-def test_the_client_itself_needs_no_torch(model_dir: Path) -> None:
+def test_the_client_itself_needs_no_torch() -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", WORKER, str(model_dir)]
-    worker = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    worker = subprocess.run([sys.executable, "-c", WORKER], env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert worker.stdout.splitlines()[-1] == "[]"
