@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from archiver.cli import main
 from archiver.deploy import AsyncManagementClient, KeyFile, ManagementClient
 from archiver.deploy.launch import TorchServe
 from archiver.deploy.management import Conflict, ModelApiOff, ModelNotFound, Refused, Unauthorized
@@ -19,6 +20,9 @@ from archiver.deploy.settings import ServerSettings
 from archiver.errors import ArchiverError, UsageError
 from tests.contract.conftest import BATCHED_HANDLER
 from tests.contract.load import bodies, generate, under_load
+
+Run = Callable[..., tuple[int, str, str]]
+"""From the arguments of a command to its exit code, what it prints, and its errors."""
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
@@ -35,6 +39,20 @@ def torchserve(build: Callable[..., Path]) -> Iterator[TorchServe]:
 def managed(torchserve: TorchServe) -> Iterator[RunningServer]:
     with RunningServer.at(torchserve.management_url) as server:
         yield server
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs ``marquee models`` with the given arguments."""
+
+    def run_models(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["marquee", "models", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return run_models
 
 
 @pytest.fixture
@@ -133,6 +151,17 @@ def test_replicas_come_and_go(managed: RunningServer) -> None:
     assert [replica.state for replica in listed.replicas or ()] == ["ready", "ready"]
     assert scale_model(managed, model, 1) == Scaled("replicated", "1.0", "replicas", 2, 1)
     assert managed.management.describe("replicated").workers == model.workers
+
+
+def test_the_command_line_tells_the_same(managed: RunningServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARQUEE_MANAGEMENT_URL", managed.management.url)
+    assert [model["name"] for model in json.loads(run("list", "--json")[1])["models"]] == ["pooled", "replicated"]
+    assert "1/1 replica" in run("list")[1]
+    assert json.loads(run("show", "pooled", "--json")[1])["versions"][0]["is_default"] is True
+    assert json.loads(run("default", "pooled", "1.0", "--json")[1]) == {"name": "pooled", "default": "1.0"}
+    assert json.loads(run("scale", "pooled", "1", "--json")[1])["after"] == 1
+    code, _, errors = run("unregister", "absent")
+    assert (code, errors) == (1, "marquee: Model not found: absent; `marquee models list` shows what there is\n")
 
 
 def test_without_the_model_api_the_way_to_have_it_is_named(server: TorchServe, build: Callable[..., Path]) -> None:

@@ -61,7 +61,7 @@ def drained(server: RunningServer, model: ModelStatus, timeout_s: float, progres
                     yield
                     return
         except NotParked as error:
-            raise StillBusy(str(error)) from None
+            raise StillBusy(f"{error} after {timeout_s:g} s") from None
         if time.monotonic() > deadline_s:
             raise StillBusy(f"{model.name} {model.version} still has {num_waiting} requests waiting after {timeout_s:g} s")
 

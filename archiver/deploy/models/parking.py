@@ -65,6 +65,6 @@ def _wait_until_parked(model: ModelStatus, controls: Sequence[WorkerControl], ti
     deadline_s = time.monotonic() + timeout_s
     while (num_busy := sum(not control.is_parked() for control in controls)) > 0:
         if time.monotonic() > deadline_s:
-            raise NotParked(f"{model.name} {model.version}: {num_busy} of {len(controls)} workers still work after {timeout_s:g} s")
+            raise NotParked(f"{model.name} {model.version}: {num_busy} of {len(controls)} workers still work on requests")
         progress.doing(f"{model.name} {model.version}: waiting for {num_busy} of {len(controls)} workers to finish")
         time.sleep(_POLL_S)

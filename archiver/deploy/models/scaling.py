@@ -68,7 +68,7 @@ def _end_surplus(server: RunningServer, model: ModelStatus, count: int, timeout_
         with parked(server.management, model, surplus, timeout_s, progress):
             server.management.scale_workers(model.name, model.version, count)
     except NotParked as error:
-        raise NotParked(f"{error}, so none was ended: give them longer with --drain-timeout, or end them with --force") from None
+        raise NotParked(f"{error} after {timeout_s:g} s, so none was ended: give them longer (--drain-timeout), or --force") from None
 
 
 def _scale_replicas(server: RunningServer, model: ModelStatus, count: int, timeout_s: float, progress: Progress) -> Scaled:
@@ -80,7 +80,7 @@ def _scale_replicas(server: RunningServer, model: ModelStatus, count: int, timeo
         states = ", ".join(f"{number} {state}" for state, number in Counter(replica.state for replica in replicas).items())
         if time.monotonic() > deadline_s:
             raise ArchiverError(
-                f"{model.name} {model.version} has not {count} replicas after {timeout_s:g} s, but {states}; it goes on trying"
+                f"{model.name} {model.version} has {states} after {timeout_s:g} s, and goes on trying to have {count} ready"
             )
         progress.doing(f"{model.name} {model.version}: {states}")
         time.sleep(_POLL_S)

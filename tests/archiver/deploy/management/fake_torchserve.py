@@ -15,13 +15,14 @@ KEY_REFUSED = "Token Authorization failed. Token either incorrect, expired, or n
 
 @dataclass
 class FakeVersion:
-    """One registered version; ``on_ask`` is called when a worker is asked to describe itself."""
+    """One registered version; ``on_ask`` is called when a worker is asked to describe itself, ``on_resize`` with the workers left."""
 
     archive: str
     workers: int = 1
     pending: int = 0
     is_continuous: bool = False
     on_ask: Callable[[], Any] = dict
+    on_resize: Callable[[int], None] = lambda count: None
     first_pid: int = 100
 
 
@@ -35,13 +36,14 @@ class FakeTorchServe:
     failing: set[str] = field(default_factory=set)
     has_model_api: bool = True
     key_file: Path | None = None
+    valid_key: str = "m0"
     page_size: int = 100
     requests: list[str] = field(default_factory=list)
     num_renewals: int = 0
 
     @property
     def transport(self) -> httpx.MockTransport:
-        return httpx.MockTransport(self.answer)
+        return httpx.MockTransport(lambda request: self.answer(request))  # which a test may replace
 
     def add(self, name: str, version: str, fake: FakeVersion | None = None) -> FakeVersion:
         """Register a version; a model's first one is its default."""
@@ -82,8 +84,6 @@ class FakeTorchServe:
             self.write_keys(self.valid_key)
         return None
 
-    valid_key: str = "m0"
-
     def _list(self, start: int) -> httpx.Response:
         names = list(self.models)
         page = [{"modelName": name, "modelUrl": self._default(name).archive} for name in names[start : start + self.page_size]]
@@ -123,10 +123,12 @@ class FakeTorchServe:
             self.defaults[name] = version
         elif method == "PUT":
             fake.workers = int(query["max_worker"])
+            fake.on_resize(fake.workers)
         elif method == "DELETE":
             if version == self.defaults[name] and len(self.models[name]) > 1:
                 return error(403, "InvalidModelVersionException", f"Cannot remove default version for model {name}")
             del self.models[name][version]
+            fake.on_resize(0)
             if not self.models[name]:
                 del self.models[name], self.defaults[name]
         elif "customized" in query:
