@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from handlers.errors import ConfigError
+from handlers.frontend_process import refuse_more_workers
 from handlers.worker_directory import worker_directory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ def claim_only_worker(model: str, version: str) -> WorkerClaim:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise ConfigError(
-            f"{model} {version} already has a worker, and a continuous model takes only one: set min_worker and max_worker back to 1, and "
+        refusal = (
+            f"{model} {version} already has a worker, and a continuous model takes only one: leave min_worker and max_worker at 1, and "
             f"scale its engines instead: `marquee models scale {model} N`, or handler.engine.replicas before it starts"
-        ) from None
+        )
+        logger.error(refusal)  # now: this process is ended with the order that it undoes
+        refuse_more_workers(model, version)
+        raise ConfigError(refusal) from None
     return WorkerClaim(directory, lock)

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -38,33 +39,39 @@ def test_a_killed_workers_clients_are_told_at_once_and_the_next_one_serves(serve
     (worker,) = server.worker_pids()
     before = mortal.complete("quick fox", max_tokens=20)
 
-    with admitted_request(mortal, stream=True) as streamed, admitted_request(mortal, stream=False) as plain:
+    with admitted_request(mortal, stream=True) as streamed, admitted_request(mortal, stream=False) as plain, ThreadPoolExecutor() as pool:
+        held = pool.submit(mortal.post, {"prompt": "quick fox", "max_tokens": 7500, "ignore_eos": True})
+        time.sleep(0.5)  # It is admitted, and its answer has not begun.
         os.kill(worker, signal.SIGKILL)
         killed_s = time.monotonic()
         for response in (streamed, plain):
             with pytest.raises((httpx.RemoteProtocolError, httpx.NetworkError)):  # the connection ends before the answer does
                 response.read()
+        assert held.result(PATIENCE_S).status_code == 500
 
     assert time.monotonic() - killed_s < 10
     wait_until(lambda: answers(mortal, before))
     assert worker not in server.worker_pids()
 
 
-def test_a_second_worker_is_refused_while_the_first_goes_on(server: TorchServe, mortal: ModelClient) -> None:
+def test_a_second_worker_is_refused_and_the_order_undone_while_the_first_goes_on(server: TorchServe, mortal: ModelClient) -> None:
     alone = mortal.complete("quick fox", max_tokens=20)
-    log = server.logs / "torchserve.log"
+    workers = server.worker_pids()
     waits_s = []
 
     assert httpx.put(f"{server.management_url}/models/mortal", params={"min_worker": 2, "max_worker": 2}, timeout=PATIENCE_S).is_success
+    assert len(server.worker_pids()) == 2
 
-    def is_refused() -> bool:
+    def is_undone() -> bool:
         start_s = time.monotonic()
         assert mortal.complete("quick fox", max_tokens=20) == alone
         waits_s.append(time.monotonic() - start_s)
-        return "already has a worker" in log.read_text()
+        return server.worker_pids() == workers
 
-    wait_until(is_refused)
-    assert "marquee models scale mortal N" in log.read_text()
+    wait_until(is_undone)
+    log = (server.logs / "torchserve.log").read_text()
+    assert "already has a worker" in log
+    assert "marquee models scale mortal N" in log
     assert len(waits_s) > 3 and max(waits_s) < 10
 
 
