@@ -55,7 +55,8 @@ class BatchedGenerationMixin(HandlerHooks):
         while self.generator.has_work:
             for event in self._step():
                 self._take(event, *live[event.sequence_id])
-        self._report_batch(len(live))
+        if live:
+            self._report_batch(len(live))
         return requests
 
     def describe(self) -> dict[str, Any]:

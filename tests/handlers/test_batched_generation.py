@@ -29,6 +29,7 @@ def frontend(handler: BatchedCausalLMHandler, model_dir: Path) -> FakeFrontend:
 def test_a_batch_tells_its_size_and_what_was_padding(
     handler: BatchedCausalLMHandler, frontend: FakeFrontend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It comes first: after a batch that has run out of memory, sequences run alone."""
     seen: dict[str, float] = {}
     monkeypatch.setattr(handler, "report", lambda metric, value, labels: seen.update({metric.name: value}))
     for name, num_prompt_tokens, num_tokens in (("short", 2, 1), ("long", 6, 4)):
