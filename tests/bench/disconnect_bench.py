@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from archiver.deploy.launch import TorchServe
-from archiver.deploy.prepare import prepare_model
+from archiver.deploy.prepare import PackagingOptions, prepare_model
 from tests.bench.checkpoint import PlainTokenizer, choose_checkpoint
 from tests.bench.report import Machine, write_json
 
@@ -74,7 +74,9 @@ def main(
     machine = Machine.here()
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint = choose_checkpoint(model, Path(scratch))
-        with TorchServe.start([prepare_model(checkpoint, name="llm")]) as server:
+        config = Path(scratch, "model-config.yaml")
+        config.write_text("handler: {stream: {hold_ms: 0}}\n")  # Who leaves while an answer is held back is not noticed so soon.
+        with TorchServe.start([prepare_model(checkpoint, name="llm", options=PackagingOptions(config=config))]) as server:
             bench = Disconnects(server, PlainTokenizer(checkpoint), random.Random(seed))
             results = asyncio.run(bench.run(trials))
     Console().print(_table(results))

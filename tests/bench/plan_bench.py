@@ -114,7 +114,7 @@ def _served_metrics(checkpoint: Path) -> dict[str, float]:
         time.sleep(_SETTLE_S)
         text = httpx.get(server.metrics_url).text
     return {
-        name: float(value) for name, value in re.findall(r"^(marquee_\w+)\{ModelName=\"planned\",Hostname=\"[^\"]*\",\} (\S+)$", text, re.M)
+        name: float(value) for name, value in re.findall(r"^(marquee_\w+)\{ModelName=\"planned\",[^}]*\} (\S+)$", text, re.M)
     }
 
 
