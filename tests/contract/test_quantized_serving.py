@@ -31,7 +31,6 @@ PROMPT, NUM_TOKENS = "Once upon a time there was a little fox", 20
 # that, in float32. tinychat's are 7.9 MB in bfloat16.
 MODELS = {
     "nf4": ("nf4", "plain, nf4 at load", (5_000_000, 16_000_000)),
-    "int8": ("int8", "plain, int8 at load", (6_500_000, 16_000_000)),
     "stored": ("none", "compressed-tensors W4A16", (180_000, 380_000)),
 }
 
@@ -39,7 +38,7 @@ MODELS = {
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The checkpoint of each model; that of "stored" is as llmcompressor writes them."""
-    return {"nf4": TINYCHAT, "int8": TINYCHAT, "stored": make_compressed_tensors(tmp_path_factory.mktemp("stored"))}
+    return {"nf4": TINYCHAT, "stored": make_compressed_tensors(tmp_path_factory.mktemp("stored"))}
 
 
 @pytest.fixture(scope="module")
