@@ -202,7 +202,7 @@ def test_restarts_leak_nothing(start: EngineStarter) -> None:
         return len(os.listdir("/proc/self/fd"))
 
     before = open_files(), threading.active_count()
-    for round_ in range(3):
+    for round_ in range(2):
         for replica in client.replicas():
             os.kill(replica.pid, signal.SIGKILL)
         wait_until(lambda: "ready" not in states(client))
