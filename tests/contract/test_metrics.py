@@ -166,7 +166,7 @@ def test_who_waited_too_long_gets_a_429(server: TorchServe, one: ModelClient) ->
 
 
 def test_who_loses_the_engine_gets_a_500_and_the_restart_is_counted(server: TorchServe, one: ModelClient) -> None:
-    wait_until(lambda: total(server, metrics.RUNNING, "one") == 0)
+    wait_until(lambda: one.openai.models.list() and total(server, metrics.RUNNING, "one") == 0)  # The last test's client has left.
     (engine,) = orders_to(server, "one")("describe")["replicas"]
 
     def ask(_: int) -> httpx.Response:

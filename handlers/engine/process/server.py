@@ -26,6 +26,8 @@ from handlers.errors import MarqueeError, RequestError
 
 REPORT_S = 0.2
 """How often a working engine reports how it is doing."""
+IDLE_REPORT_S = 1.0
+"""And how often one that nobody watches does, if anything has changed."""
 WATCH_S = 0.3
 """How long after the worker's last message the engine is asked for news; it pauses some time after that."""
 
@@ -76,18 +78,18 @@ class EngineServer:
             self._refused.append(Event(add.sequence_id, finish_reason="error", error=str(error)))
 
     def _await_watcher(self) -> None:
-        if self._is_watched():
-            return
-        self._report(is_last=True)
-        with self._heard:
-            self._heard.wait_for(self._is_watched)
+        """Wait for somebody to wait for news; what the engine does meanwhile (little, and then nothing) is still reported."""
+        while not self._is_watched():
+            self._report()
+            with self._heard:
+                self._heard.wait_for(self._is_watched, IDLE_REPORT_S)
 
     def _is_watched(self) -> bool:
         return time.monotonic() - self._heard_s < WATCH_S
 
-    def _report(self, *, is_last: bool = False) -> None:
+    def _report(self) -> None:
         now_s = time.monotonic()
-        if now_s < self._report_at_s and not is_last:
+        if now_s < self._report_at_s:
             return
         self._report_at_s = now_s + REPORT_S
         stats = self._engine.stats()
