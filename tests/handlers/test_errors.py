@@ -45,9 +45,10 @@ def test_an_author_may_override_the_status() -> None:
     assert InvalidRequest("m").status == 400
 
 
-def test_overloaded_says_when_to_come_back() -> None:
+def test_what_passes_says_when_to_come_back() -> None:
     assert Overloaded("m", retry_after_s=7).headers == {"Retry-After": "7"}
-    assert all(not error.headers for error in every_refusal() if not isinstance(error, Overloaded))
+    assert Unavailable("m").headers == {"Retry-After": "1"}
+    assert all(not error.headers for error in every_refusal() if not isinstance(error, Overloaded | Unavailable))
 
 
 def test_one_tree() -> None:
