@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-VOCABULARY = {f"handlers.{module}" for module in ("errors", "requests", "config", "integrity", "gguf_file", "memory_ledger")}
+VOCABULARY = {f"handlers.{module}" for module in ("errors", "requests", "config", "integrity", "gguf_file", "memory_ledger", "host_limits")}
 # What crosses between TorchServe and a handler: as basic as the vocabulary, but no business of the archiver's.
 SHARED = VOCABULARY | {"handlers.frontend", "handlers.time_ledger"}
 # What components are built on: they import the vocabulary only.

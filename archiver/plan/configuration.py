@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from archiver.plan.engines import MARQUEE
-from archiver.plan.hardware import limits
 from archiver.plan.option import Option
 from archiver.plan.static_batching import StaticBatching
+from handlers import host_limits
 from handlers.config import EngineConfig
 
 _WAITING_PER_RUNNING = 3
@@ -90,7 +90,7 @@ def server_properties(option: Option) -> dict[str, str]:
     places = engine.frontend_places
     body = max(_SMALLEST_BODY, option.replica.sizes.max_model_len * _TOKEN_BYTES)
     queue = max(_SMALLEST_QUEUE, 2 * places)
-    threads = str(_GPU_SERVER_NETTY_THREADS if option.request.hardware.device == "cuda" else max(limits.num_cores() // 2, 1))
+    threads = str(_GPU_SERVER_NETTY_THREADS if option.request.hardware.device == "cuda" else max(host_limits.num_cores() // 2, 1))
     typical = option.request.workload.prompt_tokens.p95 * _TOKEN_BYTES
     heap = min(_JVM_BYTES + (queue + places) * (typical + _JVM_REQUEST_BYTES) + _BODIES_IN_FLIGHT * body, _LARGEST_HEAP)
     return {

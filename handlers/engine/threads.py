@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from handlers.host_limits import num_cores
+
 logger = logging.getLogger(__name__)
 
 _TRIALS = 5
@@ -23,7 +25,7 @@ def settle_num_threads(step: Callable[[], object], asked: int | None) -> None:
     """
     import torch
 
-    num_all = torch.get_num_threads()
+    num_all = min(torch.get_num_threads(), num_cores())
     if asked is None and num_all > 1:
         best_s = {num_threads: _best_s(step, num_threads) for num_threads in (num_all, 1)}
         if best_s[num_all] < _SHORT_STEP_S:

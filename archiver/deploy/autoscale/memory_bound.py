@@ -13,8 +13,8 @@ from functools import cache
 from typing import Any
 
 from archiver.errors import UsageError
-from archiver.plan.hardware import limits
 from archiver.plan.hardware.detect import detect
+from handlers import host_limits
 
 _HOST_RESERVE = 0.05
 """Of a host's memory: for the frontend, the system, and what both cache."""
@@ -77,7 +77,7 @@ def affordable_on_gpus(replica: ReplicaMemory, replicas: int, *, num_gpus: int) 
 def _affordable_here(replica: ReplicaMemory, replicas: int) -> int:
     import psutil
 
-    return affordable_on_host(replica, replicas, free_bytes=psutil.virtual_memory().available, total_bytes=limits.memory_bytes())
+    return affordable_on_host(replica, replicas, free_bytes=psutil.virtual_memory().available, total_bytes=host_limits.memory_bytes())
 
 
 @cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from archiver.plan.hardware import limits
 from archiver.plan.hardware.processor import Processor, read_processor
 from archiver.plan.hardware.profile import NO_LINK, Dtype, Efficiency, Hardware, Source
+from handlers import host_limits
 from handlers.memory_ledger import Interval
 
 _WRITTEN = "2026-11-28"
@@ -28,7 +28,7 @@ _PER_CYCLE: Mapping[Dtype, tuple[tuple[str, int], ...]] = {
 
 def this_cpu() -> Hardware:
     """Return the CPU, all usable cores together. The same whenever it is asked: only totals count, nothing is measured."""
-    return describe_cpu(read_processor(), limits.num_cores(), limits.memory_bytes())
+    return describe_cpu(read_processor(), host_limits.num_cores(), host_limits.memory_bytes())
 
 
 def describe_cpu(processor: Processor, num_cores: int, memory_bytes: int) -> Hardware:

@@ -12,9 +12,9 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TypeAlias
 
-from archiver.plan.hardware import limits
 from archiver.plan.hardware.cpu import this_cpu
 from archiver.plan.hardware.profile import Dtype, Efficiency, Hardware, Source
+from handlers import host_limits
 from handlers.memory_ledger import Interval
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
@@ -34,7 +34,7 @@ _PREFILL_SHARE = Interval(0.4, 0.7, 1)
 
 def measure_cpu(on_progress: OnProgress = lambda stage, done, total: None) -> Hardware:
     """Return this CPU with measured bandwidth and, where torch is installed, measured FLOP/s. Takes seconds, and all usable cores."""
-    num_threads = limits.num_cores()
+    num_threads = host_limits.num_cores()
     dtypes = _DTYPES if find_spec("torch") else ()
     total = 1 + len(dtypes)
     on_progress("memory", 0, total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 from handlers.config import EngineConfig
 from handlers.engine.capacity import plan_capacity
@@ -14,6 +13,7 @@ from handlers.engine.memory.budget import cpu_budget
 from handlers.engine.memory.device import HostMemory
 from handlers.errors import ConfigError
 from handlers.gguf_file import GgufFile
+from handlers.host_limits import num_cores
 
 logger = logging.getLogger(__name__)
 
@@ -91,5 +91,4 @@ def _num_cores() -> int:
     """Return the physical cores that this process may use: a second thread of a core slows llama.cpp down."""
     import psutil
 
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+    return min(num_cores(), psutil.cpu_count(logical=False) or num_cores())

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import psutil
 import torch
 
+from handlers import host_limits
 from handlers.engine.memory.nvml import used_bytes
 
 _STATUS = Path("/proc/self/status")
@@ -91,18 +92,18 @@ class CudaMemory:
 
 
 class HostMemory:
-    """The machine's memory. The peak is Linux's alone; elsewhere it is what the process has now."""
+    """The machine's memory, or a container's share of it. The peak is Linux's alone; elsewhere it is what the process has now."""
 
     kind: Literal["cuda", "cpu"] = "cpu"
     name = "CPU"
 
     def __init__(self) -> None:
-        self.total_bytes: int = psutil.virtual_memory().total
+        self.total_bytes = host_limits.memory_bytes()
         self._has_peak = False
 
     def free_bytes(self) -> int:
-        """What the system could give without swapping."""
-        return int(psutil.virtual_memory().available)
+        """What the system could give without swapping, as far as a container may have it."""
+        return min(int(psutil.virtual_memory().available), host_limits.free_bytes())
 
     def own_bytes(self) -> int:
         """Resident pages, those of mapped files among them."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.plan.hardware import cpu, limits, measurement
+from archiver.plan.hardware import cpu, measurement
 from archiver.plan.hardware.cpu import describe_cpu, this_cpu
 from archiver.plan.hardware.processor import Processor, read_processor
 
@@ -77,39 +77,6 @@ def test_this_cpu_is_the_same_whenever_it_is_asked():
     assert first == this_cpu()
     assert (first.device, first.link.kind, first.decode_efficiency.calibrated) == ("cpu", "none", False)
     assert first.memory_bytes <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def group(root: Path, membership: str) -> Path:
-    write(root / "proc/self/cgroup", membership)
-    return root / "sys/fs/cgroup"
-
-
-def test_a_container_has_the_memory_of_its_limit(tmp_path):
-    cgroup = group(tmp_path, "0::/kubepods/pod1/box\n")
-    write(cgroup / "kubepods/pod1/box/memory.max", "max\n")
-    write(cgroup / "kubepods/pod1/memory.max", f"{1 << 29}\n")
-    assert limits.memory_bytes(tmp_path) == 1 << 29
-
-
-def test_a_limit_of_the_old_kind_counts_too(tmp_path):
-    cgroup = group(tmp_path, "9:name=systemd:/\n4:cpu,memory:/docker/box\n0::/\n")
-    write(cgroup / "memory/docker/box/memory.limit_in_bytes", f"{1 << 28}\n")
-    write(cgroup / "memory/memory.limit_in_bytes", "9223372036854771712\n")
-    assert limits.memory_bytes(tmp_path) == 1 << 28
-
-
-def test_without_a_limit_the_machines_memory_counts(tmp_path):
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert limits.memory_bytes(tmp_path) == whole
-    write(group(tmp_path, "0::/\n") / "memory.max", "9223372036854771712\n")
-    assert limits.memory_bytes(tmp_path) == whole
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("6400000 100000", 8)])
-def test_a_quota_counts_in_whole_cores(tmp_path, monkeypatch, quota, cores):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    write(group(tmp_path, "0::/box\n") / "box/cpu.max", quota)
-    assert limits.num_cores(tmp_path) == cores
 
 
 def test_memory_is_read_at_a_rate_that_memory_can_have():

@@ -13,6 +13,20 @@ def memory_bytes(root: Path = Path("/")) -> int:
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *limits])
 
 
+def free_bytes(root: Path = Path("/")) -> int:
+    """Return what control groups leave of their limits; without a limit the machine's memory. Files that can be dropped count as free."""
+    limits = _settings(root, "memory.max", "memory", "memory.limit_in_bytes")
+    used = _settings(root, "memory.current", "memory", "memory.usage_in_bytes")
+    stats = _settings(root, "memory.stat", "memory", "memory.stat")
+    groups = zip(limits, used, stats, strict=False)
+    left = [int(limit) - int(taken) + _droppable_bytes(stat) for limit, taken, stat in groups if limit.isdigit()]
+    return max(min([memory_bytes(root), *left]), 0)
+
+
+def _droppable_bytes(stat: str) -> int:
+    return next((int(line.split()[1]) for line in stat.splitlines() if line.startswith(("inactive_file ", "total_inactive_file "))), 0)
+
+
 def num_cores(root: Path = Path("/")) -> int:
     """Return the logical cores that the process may run on, or the whole ones in the control group's quota if those are fewer."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
