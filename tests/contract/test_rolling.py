@@ -96,7 +96,7 @@ def test_what_cannot_answer_never_serves(server, archive, tmp_path, handler, err
 
 def test_a_continuous_model_is_replaced_under_load(server, archive):
     url = f"{server.inference_url}/predictions/rolled"
-    requests = bodies([5, 40, 200, 600])
+    requests = bodies([5, 200, 1500, 1500])
     expected = [generate(url, body) for body in requests]
 
     def ask(client: int) -> None:

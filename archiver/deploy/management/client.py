@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 
 from archiver.deploy.management import operations
+from archiver.deploy.management.calls import Call, Operation, Pause
 from archiver.deploy.management.errors import Unreachable
 from archiver.deploy.management.keys import KeyAuth, KeyFile
-from archiver.deploy.management.operations import Call, Operation
+from archiver.deploy.management.operations import OnStatus
 from archiver.deploy.management.status import ModelStatus, ModelSummary
 
 T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S = 10.0
+
+
+def _ignore(_: ModelStatus) -> None:
+    """Whoever waits is told nothing."""
 
 
 class ManagementClient:
@@ -28,7 +35,8 @@ class ManagementClient:
             print(management.describe("bot").num_ready)
 
     ``keys`` are needed if token authorization is on. Every method raises a ManagementError that says what to do. Registering and removing
-    need ``enable_model_api=true``; in TorchServe 0.12 all else works without. Nothing is drained here; ``archiver.deploy.models`` does.
+    need ``enable_model_api=true``; in TorchServe 0.12 all else works without. While workers load, ``on_status`` hears how they are doing.
+    Nothing is drained here; ``archiver.deploy.models`` does.
     """
 
     def __init__(self, url: str, keys: KeyFile | None = None, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -48,13 +56,13 @@ class ManagementClient:
         """Return all versions of a model."""
         return self._run(operations.versions(name))
 
-    def register(self, archive: str, name: str | None = None, *, workers: int = 1) -> ModelStatus:
+    def register(self, archive: str, name: str | None = None, *, workers: int = 1, on_status: OnStatus = _ignore) -> ModelStatus:
         """Register an archive, named in the model store or by an https URL, and wait until it is loaded. Raises LoadFailed."""
-        return self._run(operations.register(archive, name, workers))
+        return self._run(operations.register(archive, name, workers, on_status))
 
-    def scale_workers(self, name: str, version: str, workers: int) -> None:
+    def scale_workers(self, name: str, version: str, workers: int, *, on_status: OnStatus = _ignore) -> ModelStatus:
         """Have this number of workers and wait for new ones; what ends loses its requests. Raises LoadFailed."""
-        self._run(operations.scale_workers(name, version, workers))
+        return self._run(operations.scale_workers(name, version, workers, on_status))
 
     def set_default(self, name: str, version: str) -> None:
         """Have requests that name no version go to this one."""
@@ -80,14 +88,20 @@ class ManagementClient:
 
     def _run(self, operation: Operation[T]) -> T:
         try:
-            call = next(operation)
+            step = next(operation)
             while True:
-                call = operation.send(self._http.send(self._http.build_request(**_request(call))))
+                step = operation.send(self._take(step))
         except StopIteration as end:
             result: T = end.value
             return result
         except httpx.TransportError as error:
             raise _unreachable(self.url, error) from error
+
+    def _take(self, step: Call | Pause) -> httpx.Response | None:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        return self._http.send(self._http.build_request(**_request(step)))
 
 
 class AsyncManagementClient:
@@ -109,13 +123,13 @@ class AsyncManagementClient:
         """Return all versions of a model."""
         return await self._run(operations.versions(name))
 
-    async def register(self, archive: str, name: str | None = None, *, workers: int = 1) -> ModelStatus:
+    async def register(self, archive: str, name: str | None = None, *, workers: int = 1, on_status: OnStatus = _ignore) -> ModelStatus:
         """Register an archive, named in the model store or by an https URL, and wait until it is loaded. Raises LoadFailed."""
-        return await self._run(operations.register(archive, name, workers))
+        return await self._run(operations.register(archive, name, workers, on_status))
 
-    async def scale_workers(self, name: str, version: str, workers: int) -> None:
+    async def scale_workers(self, name: str, version: str, workers: int, *, on_status: OnStatus = _ignore) -> ModelStatus:
         """Have this number of workers and wait for new ones; what ends loses its requests. Raises LoadFailed."""
-        await self._run(operations.scale_workers(name, version, workers))
+        return await self._run(operations.scale_workers(name, version, workers, on_status))
 
     async def set_default(self, name: str, version: str) -> None:
         """Have requests that name no version go to this one."""
@@ -141,14 +155,20 @@ class AsyncManagementClient:
 
     async def _run(self, operation: Operation[T]) -> T:
         try:
-            call = next(operation)
+            step = next(operation)
             while True:
-                call = operation.send(await self._http.send(self._http.build_request(**_request(call))))
+                step = operation.send(await self._take(step))
         except StopIteration as end:
             result: T = end.value
             return result
         except httpx.TransportError as error:
             raise _unreachable(self.url, error) from error
+
+    async def _take(self, step: Call | Pause) -> httpx.Response | None:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        return await self._http.send(self._http.build_request(**_request(step)))
 
 
 def _auth(url: str, keys: KeyFile | None) -> KeyAuth | None:

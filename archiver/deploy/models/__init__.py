@@ -1,7 +1,8 @@
 """Change the models of a running server without losing a request: register, scale, roll, unregister."""
 
-from archiver.deploy.models.draining import StillBusy
+from archiver.deploy.models.draining import NotDrainable, StillBusy
 from archiver.deploy.models.listing import ListedModel, list_models, list_versions
+from archiver.deploy.models.parking import NotParked
 from archiver.deploy.models.probe import Probe, ProbeFailed
 from archiver.deploy.models.progress import Progress, Silent
 from archiver.deploy.models.registration import register_model, unregister_model
@@ -10,6 +11,8 @@ from archiver.deploy.models.scaling import Scaled, scale_model
 
 __all__ = [
     "ListedModel",
+    "NotDrainable",
+    "NotParked",
     "Probe",
     "ProbeFailed",
     "Progress",

@@ -16,6 +16,7 @@ from archiver.errors import ArchiverError
 _POLL_S = 0.1
 # No request for so long means idle: between the frontend's queue and the engine one is counted nowhere for a moment.
 _QUIET_S = 2.0
+_WAY_OUT = "add --force and lose what is in progress, or --keep-old when rolling"
 
 
 class StillBusy(ArchiverError):
@@ -27,18 +28,14 @@ class NotDrainable(ArchiverError):
 
 
 def controls_of(server: RunningServer, model: ModelStatus, workers: Sequence[WorkerStatus]) -> list[WorkerControl]:
-    """Return the ways to give ``workers`` orders; raises NotDrainable if they cannot be given any from here."""
+    """Return the ways to give orders to those of ``workers`` that serve; raises NotDrainable if they cannot be given any from here."""
     if server.local is None:
         raise NotDrainable(
-            f"{model.name} {model.version} can be drained on the machine (or in the container) it runs on only: "
-            "run this command there, or add --force and lose what is in progress"
+            f"{model.name} {model.version} is drained from the machine (or container) that it runs on only: run this there; or {_WAY_OUT}"
         )
-    controls = [server.local.control(model, worker) for worker in workers]
+    controls = [server.local.control(model, worker) for worker in workers if worker.is_ready]
     if not all(control.exists for control in controls):
-        raise NotDrainable(
-            f"{model.name} {model.version} cannot be drained: a worker is loading, or its handler is not one of Marquee's; "
-            "try again, or add --force and lose what is in progress"
-        )
+        raise NotDrainable(f"{model.name} {model.version} cannot be drained, since its handler is not one of Marquee's: {_WAY_OUT}")
     return controls
 
 

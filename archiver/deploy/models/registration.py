@@ -14,7 +14,7 @@ from pathlib import Path
 from archiver.deploy.local_server import LocalServer
 from archiver.deploy.management import Conflict, ManagementError, ModelNotFound, ModelStatus
 from archiver.deploy.models.draining import drained
-from archiver.deploy.models.load_watch import watched_loading
+from archiver.deploy.models.load_watch import LoadWatch
 from archiver.deploy.models.progress import SILENT, Progress
 from archiver.deploy.models.scaling import scale_model
 from archiver.deploy.running_server import RunningServer
@@ -75,8 +75,7 @@ def unregister_model(
 
 def _load(server: RunningServer, offer: _Offer, progress: Progress) -> ModelStatus:
     try:
-        with watched_loading(server, offer.name or offer.url, progress):
-            return server.management.register(offer.url, offer.name)
+        return server.management.register(offer.url, offer.name, on_status=LoadWatch(server, progress))
     except KeyboardInterrupt:
         if offer.name and offer.version:
             _take_back(server, offer.name, offer.version)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from archiver.deploy.management import ModelStatus
 from archiver.deploy.models.draining import controls_of
-from archiver.deploy.models.load_watch import watched_loading
+from archiver.deploy.models.load_watch import LoadWatch
 from archiver.deploy.models.parking import NotParked, parked
 from archiver.deploy.models.progress import SILENT, Progress
 from archiver.deploy.running_server import RunningServer
@@ -44,8 +44,9 @@ def scale_model(
     """Have ``count`` replicas or workers, and return when all of them are ready and the others gone; requests go on meanwhile.
 
     Replicas get ``timeout_s`` to become ready and go on trying after it; new workers have the archive's ``startupTimeout``. Workers that
-    are too many get ``drain_timeout_s`` to finish what they are working on, or none with ``force``. Raises UsageError, NotDrainable,
-    LoadFailed, other ArchiverErrors; then a synchronous model has the workers it had.
+    are too many get ``drain_timeout_s`` to finish what they are working on, or none with ``force``.
+
+    Raises UsageError, LoadFailed (workers that did not load are ended), NotParked and NotDrainable (none is ended), other ArchiverErrors.
     """
     if count < 1:
         raise UsageError(f"{count} is no number of workers or replicas to serve with: give 1 or more, or unregister {model.name}")
@@ -53,8 +54,7 @@ def scale_model(
         return _scale_replicas(server, model, count, timeout_s, progress)
     before = len(model.workers)
     if count >= before:
-        with watched_loading(server, model.name, progress):
-            server.management.scale_workers(model.name, model.version, count)
+        server.management.scale_workers(model.name, model.version, count, on_status=LoadWatch(server, progress))
     elif force:
         server.management.scale_workers(model.name, model.version, count)
     else:

@@ -15,7 +15,10 @@ KEY_REFUSED = "Token Authorization failed. Token either incorrect, expired, or n
 
 @dataclass
 class FakeVersion:
-    """One registered version; ``on_ask`` is called when a worker is asked to describe itself, ``on_resize`` with the workers left."""
+    """One registered version, of which ``loadable`` workers can load.
+
+    ``on_ask`` is called when a worker is asked to describe itself, ``on_resize`` with the number of workers wanted.
+    """
 
     archive: str
     workers: int = 1
@@ -24,6 +27,8 @@ class FakeVersion:
     on_ask: Callable[[], Any] = dict
     on_resize: Callable[[int], None] = lambda count: None
     first_pid: int = 100
+    loadable: int = 64
+    age: int = 0
 
 
 @dataclass
@@ -93,20 +98,21 @@ class FakeTorchServe:
     def _register(self, query: dict[str, str]) -> httpx.Response:
         if not self.has_model_api:
             return not_allowed()
+        if "url" not in query:
+            return error(400, "BadRequestException", "Parameter url is required.")
         url = query["url"]
         if "://" in url and not url.startswith("https://models.example/"):
             return error(404, "ModelNotFoundException", f"Given URL {url} does not match any allowed URL(s)")
         if url not in self.store:
             return error(404, "ModelNotFoundException", f"Model not found at: {url}")
         version, template = self.store[url]
-        name = query["model_name"]
+        name = query.get("model_name", "unnamed")
         if version in self.models.get(name, {}):
             return error(409, "ConflictStatusException", f"Model version {version} is already registered for model {name}")
-        if url in self.failing:
-            return error(500, "InternalServerException", f"Failed to start workers for model {name} version: {version}")
         template.archive = url
+        template.loadable = 0 if url in self.failing else template.loadable
         self.add(name, version, template)
-        return status(f'Model "{name}" Version: {version} registered with 1 initial workers')
+        return accepted()
 
     def _on_model(self, method: str, name: str, rest: list[str], query: dict[str, str]) -> httpx.Response:
         if method == "DELETE" and not self.has_model_api:
@@ -124,11 +130,12 @@ class FakeTorchServe:
         elif method == "PUT":
             fake.workers = int(query["max_worker"])
             fake.on_resize(fake.workers)
+            return accepted()
         elif method == "DELETE":
             if version == self.defaults[name] and len(self.models[name]) > 1:
                 return error(403, "InvalidModelVersionException", f"Cannot remove default version for model {name}")
+            assert fake.workers == 0, "what they work on would never be answered"
             del self.models[name][version]
-            fake.on_resize(0)
             if not self.models[name]:
                 del self.models[name], self.defaults[name]
         elif "customized" in query:
@@ -142,6 +149,7 @@ class FakeTorchServe:
 
     def _describe(self, name: str, version: str) -> dict[str, Any]:
         fake = self.models[name][version]
+        fake.age += 1
         return {
             "modelName": name,
             "modelVersion": version,
@@ -151,13 +159,17 @@ class FakeTorchServe:
             "batchSize": 8,
             "maxBatchDelay": 50,
             "continuousBatching": fake.is_continuous,
-            "workers": [self._worker(fake.first_pid + index) for index in range(fake.workers)],
+            "workers": [self._worker(fake, index) for index in range(fake.workers)],
             "jobQueueStatus": {"remainingCapacity": 1000 - fake.pending, "pendingRequests": fake.pending},
         }
 
     @staticmethod
-    def _worker(pid: int) -> dict[str, Any]:
-        return {"id": str(9000 + pid), "startTime": "2020-01-02T03:04:05.678Z", "status": "READY", "memoryUsage": 0, "pid": pid}
+    def _worker(fake: FakeVersion, index: int) -> dict[str, Any]:
+        """Return a worker that has loaded, or one that dies and is started anew, in another process, while it is looked at."""
+        is_ready = index < fake.loadable
+        pid = fake.first_pid + index if is_ready else 1000 * (1 + fake.age // 5) + index
+        state = "READY" if is_ready else "UNLOADING"
+        return {"id": str(9000 + index), "startTime": "2020-01-02T03:04:05.678Z", "status": state, "memoryUsage": 0, "pid": pid}
 
 
 def error(code: int, kind: str, message: str) -> httpx.Response:
@@ -166,6 +178,10 @@ def error(code: int, kind: str, message: str) -> httpx.Response:
 
 def status(text: str) -> httpx.Response:
     return httpx.Response(200, json={"status": text})
+
+
+def accepted() -> httpx.Response:
+    return httpx.Response(202, json={"status": "Processing worker updates..."})
 
 
 def not_allowed() -> httpx.Response:

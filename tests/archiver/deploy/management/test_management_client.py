@@ -59,7 +59,7 @@ def test_a_version_is_described_with_its_workers_and_its_queue(client):
     assert (status.name, status.version, status.is_default, status.is_continuous) == ("embedder", "1.0", True, False)
     assert (status.min_workers, status.max_workers, status.batch_size, status.max_batch_delay_ms) == (3, 3, 8, 50)
     assert (status.pending_requests, status.queue_room) == (7, 993)
-    assert status.workers[2] == WorkerStatus("9102", 102, True, datetime(2020, 1, 2, 3, 4, 5, 678000, UTC))
+    assert status.workers[2] == WorkerStatus("9002", 102, True, datetime(2020, 1, 2, 3, 4, 5, 678000, UTC))
     assert status.is_ready
 
 
@@ -76,12 +76,46 @@ def test_a_model_comes_scales_and_goes(client, server):
     assert (registered.name, registered.version, registered.is_default) == ("a b", "1.0", True)
     client.scale_workers("a b", "1.0", 4)
     assert [request for request in server.requests if not request.startswith("GET")] == [
-        "POST /models?url=new.mar&model_name=a+b&initial_workers=2&synchronous=true",
-        "PUT /models/a%20b/1.0?min_worker=4&max_worker=4&synchronous=true",
+        "POST /models?url=new.mar&model_name=a+b&initial_workers=2",
+        "PUT /models/a%20b/1.0?min_worker=4&max_worker=4",
     ]
     assert client.describe("a b").max_workers == 4
     client.unregister("a b", "1.0")
     assert "a b" not in server.models
+
+
+def test_a_name_that_is_not_given_is_found_out(client, server):
+    server.store["new.mar"] = ("3.0", FakeVersion(""))
+    registered = client.register("new.mar")
+    assert (registered.name, registered.version) == ("unnamed", "3.0")
+
+
+def test_waiting_is_told_of_and_ends_with_what_is_raised(client, server):
+    server.store["slow.mar"] = ("1.0", FakeVersion(""))
+    server.failing.add("slow.mar")
+    told = []
+
+    def finish(status):
+        told.append((status.num_ready, status.min_workers))
+        server.models["slow"]["1.0"].loadable = 1
+
+    assert client.register("slow.mar", "slow", on_status=finish).is_ready
+    assert told == [(0, 1)]
+
+    def give_up(status):
+        raise LoadFailed("the log says more")
+
+    with pytest.raises(LoadFailed, match="the log says more"):
+        client.scale_workers("slow", "1.0", 3, on_status=give_up)
+    assert client.describe("slow").max_workers == 1
+
+
+def test_what_cannot_be_loaded_is_removed_again(client, server):
+    server.store["broken.mar"] = ("1.0", FakeVersion(""))
+    server.failing.add("broken.mar")
+    with pytest.raises(LoadFailed):
+        client.register("broken.mar", "broken")
+    assert "broken" not in server.models
 
 
 def test_a_worker_is_asked_on_request_only(client, server):
@@ -96,11 +130,11 @@ def test_a_worker_is_asked_on_request_only(client, server):
     [
         (lambda client: client.describe("nope"), ModelNotFound, "Model not found: nope; `marquee models list`"),
         (lambda client: client.describe("bot", "9"), ModelNotFound, "9 does not exist for model: bot"),
-        (lambda client: client.unregister("bot", "1.0"), Refused, "default version.*`marquee models default`"),
+        (lambda client: client.unregister("bot", "1.0"), Refused, "bot 1.0 is the default.*`marquee models default`"),
         (lambda client: client.register("absent.mar", "x"), Refused, "finds no archive absent.mar: put it into its model store"),
         (lambda client: client.register("https://x.example/a.mar", "x"), Refused, "allowed URL.*allowed_urls in the server's config"),
         (lambda client: client.register("taken.mar", "bot"), Conflict, "1.0 is already registered.*`marquee archive --version"),
-        (lambda client: client.register("broken.mar", "x"), LoadFailed, "Failed to start workers for model x version: 1.0"),
+        (lambda client: client.register("broken.mar", "x"), LoadFailed, "x 1.0: a worker died while it loaded"),
         (lambda client: client.register("http://x.example/a.mar", "x"), UsageError, "over https only"),
         (lambda client: client.register("file:///etc/passwd", "x"), UsageError, "over https only"),
     ],
@@ -117,6 +151,7 @@ def test_the_model_api_being_off_is_named(client, server, ask):
     server.has_model_api = False
     with pytest.raises(ModelApiOff, match="--model-api.*enable_model_api=true"):
         ask(client)
+    assert client.describe("bot", "2.0").max_workers == 1, "nothing is ended that cannot be removed"
 
 
 def test_no_server_is_named_with_its_address(client_of):

@@ -64,12 +64,18 @@ def test_workers_go_on_if_the_block_fails(server, pool):
     assert workers.are_parked() == [False, False]
 
 
+def test_workers_that_never_loaded_stand_in_nobodys_way(server, fake):
+    fake.add("broken", "1.0", FakeVersion("broken.mar", workers=2, loadable=0))
+    unregister_model(server, server.management.describe("broken"))
+    assert "broken" not in fake.models
+
+
 def test_what_takes_no_orders_cannot_be_drained(server, remote, fake):
     fake.add("foreign", "1.0")
     model = server.management.describe("foreign")
-    with pytest.raises(NotDrainable, match="its handler is not one of Marquee's.*--force"):
+    with pytest.raises(NotDrainable, match="its handler is not one of Marquee's: add --force.*--keep-old"):
         unregister_model(server, model)
-    with pytest.raises(NotDrainable, match="run this command there, or add --force"):
+    with pytest.raises(NotDrainable, match="from the machine .* it runs on only: run this there; or add --force"):
         unregister_model(remote, model)
     unregister_model(remote, model, force=True)
     assert "foreign" not in fake.models

@@ -87,7 +87,7 @@ def test_a_failed_load_is_told_with_the_workers_words(linking, server, local, ar
         return find(request)
 
     linking.answer = fail
-    with pytest.raises(LoadFailed, match="bot failed to load: ValueError: no such layer: 17"):
+    with pytest.raises(LoadFailed, match="bot 2.0 failed to load: ValueError: no such layer: 17"):
         register_model(server, str(archive))
     assert links(local) == []
 
@@ -95,7 +95,7 @@ def test_a_failed_load_is_told_with_the_workers_words(linking, server, local, ar
 def test_a_failed_load_elsewhere_points_to_the_log(remote, fake):
     fake.store["bot.mar"] = ("2.0", FakeVersion(""))
     fake.failing.add("bot.mar")
-    with pytest.raises(LoadFailed, match="its server's log .* says why"):
+    with pytest.raises(LoadFailed, match="bot 2.0: a worker died while it loaded; the server's log says why"):
         register_model(remote, "bot.mar", name="bot")
 
 
@@ -104,7 +104,7 @@ def test_an_interruption_takes_back_what_was_registered_meanwhile(linking, serve
 
     def interrupt(request: httpx.Request) -> httpx.Response:
         response = find(request)
-        if request.method == "POST":
+        if "url" in request.url.params:
             raise KeyboardInterrupt
         return response
 
@@ -119,7 +119,7 @@ def test_workers_that_cannot_be_had_undo_the_registration(linking, server, local
     find = linking.answer
 
     def refuse_to_scale(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(507, json={"message": "no memory"}) if request.method == "PUT" else find(request)
+        return httpx.Response(507, json={"message": "no memory"}) if request.url.params.get("min_worker") == "2" else find(request)
 
     linking.answer = refuse_to_scale
     with pytest.raises(Refused, match="507: no memory"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from archiver.deploy.management import LoadFailed
 from archiver.deploy.models import Scaled, scale_model
 from archiver.deploy.models.draining import NotDrainable
 from archiver.deploy.models.parking import NotParked
@@ -67,6 +68,14 @@ def test_a_synchronous_model_gets_workers(remote, fake):
     fake.add("embedder", "1.0")
     assert scale_model(remote, remote.management.describe("embedder"), 3) == Scaled("embedder", "1.0", "workers", 1, 3)
     assert remote.management.describe("embedder").max_workers == 3
+
+
+def test_new_workers_that_do_not_load_are_ended_again(remote, fake):
+    fake.add("embedder", "1.0", FakeVersion("embedder.mar", workers=1, loadable=2))
+    with pytest.raises(LoadFailed):
+        scale_model(remote, remote.management.describe("embedder"), 4)
+    model = remote.management.describe("embedder")
+    assert (model.max_workers, model.num_ready) == (2, 2), "one that did load may be working by now"
 
 
 def test_surplus_workers_are_parked_before_they_end(server, pool):
