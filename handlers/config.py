@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -158,3 +159,10 @@ def _keys_beside(path: list[str]) -> list[str]:
     for part in path[:-1]:
         owner = getattr(owner, part)
     return list(owner.__dataclass_fields__)
+
+
+def check_seconds(timeout_s: float) -> float:
+    """Return ``timeout_s``; raise ConfigError for what is no number of seconds (commands take any JSON value)."""
+    if not isinstance(timeout_s, int | float) or not 0 <= timeout_s <= threading.TIMEOUT_MAX:
+        raise ConfigError(f"timeout_s must be a number of seconds from 0 up, got {timeout_s!r}")
+    return timeout_s

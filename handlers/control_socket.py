@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import logging
@@ -58,6 +59,9 @@ def open_control_socket(model: str, version: str, commands: Commands) -> Control
     """Listen where those look who want something of this worker, which serves ``model``."""
     directory = worker_directory(os.getppid(), model, version)
     directory.mkdir(parents=True, exist_ok=True)
+    for left_behind in directory.glob("*.sock"):  # TorchServe kills its workers.
+        if not _is_alive(int(left_behind.stem)):
+            left_behind.unlink(missing_ok=True)
     return ControlSocket(control_socket(directory, os.getpid()), commands)
 
 
@@ -83,11 +87,14 @@ def send_command(path: Path, command: str, *, patience_s: float = 10.0, **argume
     return answer["result"]
 
 
-def check_seconds(timeout_s: float) -> float:
-    """Return ``timeout_s``; raise ConfigError for what is no number of seconds (commands take any JSON value)."""
-    if not isinstance(timeout_s, int | float) or not 0 <= timeout_s <= threading.TIMEOUT_MAX:
-        raise ConfigError(f"timeout_s must be a number of seconds from 0 up, got {timeout_s!r}")
-    return timeout_s
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextmanager
@@ -113,23 +120,28 @@ class _Conversation(StreamRequestHandler):
 
     def handle(self) -> None:
         while line := self.rfile.readline(_MAX_LINE_BYTES):
-            self.wfile.write(json.dumps(_answer(line, self.server.commands)).encode() + b"\n")
+            with contextlib.suppress(OSError):  # whoever asked has not waited
+                self.wfile.write(_answer(line, self.server.commands).encode() + b"\n")
 
 
-def _answer(line: bytes, commands: Commands) -> dict[str, Any]:
+def _answer(line: bytes, commands: Commands) -> str:
     try:
         arguments = json.loads(line)
         command = commands[arguments.pop("command")]
         inspect.signature(command).bind(**arguments)
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        return {"error": f"not a command ({error}); commands: {', '.join(map(_usage, commands, commands.values()))}"}
+        return _error(f"not a command ({error}); commands: {', '.join(map(_usage, commands, commands.values()))}")
     try:
-        return {"result": command(**arguments)}
+        return json.dumps({"result": command(**arguments)})
     except MarqueeError as error:
-        return {"error": str(error)}
+        return _error(str(error))
     except Exception as error:
         logger.exception("a command failed")
-        return {"error": f"{type(error).__name__}: {error}"}
+        return _error(f"{type(error).__name__}: {error}")
+
+
+def _error(message: str) -> str:
+    return json.dumps({"error": message})
 
 
 def _usage(name: str, command: Callable[..., Any]) -> str:

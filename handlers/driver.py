@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from handlers.control_socket import check_seconds
+from handlers.config import check_seconds
 from handlers.engine.client import EngineClient, Event
 from handlers.errors import Unavailable
 from handlers.exchange import Exchange, open_exchange
@@ -31,9 +31,10 @@ logger = logging.getLogger(__name__)
 
 _ENGINE_LOST = "the engine does not answer; send this request again"
 _LAST_WORDS_S = 2.0
-"""How long it may take to hand over what the engine has said at its end."""
+"""How long it may take at least to hand over what the engine has said at its end."""
 _MAX_HELD_BYTES = 16 * 1024
-"""Of a request's body that may come again with every call."""
+_MAX_ALL_HELD_BYTES = 1024 * 1024
+"""Of a request's body, and of all, that may come again with every call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,14 @@ class ContinuousDriver:
 
         Return whether all were answered in full. For another thread than the one that calls ``step``, which must go on being called.
         """
-        is_done = self._engine.drain(check_seconds(timeout_s))
+        done_by_s = time.monotonic() + check_seconds(timeout_s)
+        is_done = self._engine.drain(timeout_s)
         if not is_done:
             self._engine.close()
-        told_by_s = time.monotonic() + _LAST_WORDS_S
+        told_by_s = max(done_by_s, time.monotonic() + _LAST_WORDS_S)
         while self._live and time.monotonic() < told_by_s:
             time.sleep(_LAST_WORDS_S / 100)
-        return is_done
+        return is_done and not self._live
 
     def step(self, batch: Sequence[Incoming]) -> list[Reply | None]:
         """Return a reply for each request in ``batch``, in its order; None where there is nothing to say yet."""
@@ -116,10 +118,16 @@ class ContinuousDriver:
                 run_observer(self._handler.record, request)
             return reply
         live = self._register(exchange)
-        if exchange.requests[0].stream or len(incoming.body or b"") > _MAX_HELD_BYTES or not self._cadence.hold_s:
+        if exchange.requests[0].stream or not self._can_hold(incoming):
             return exchange.open()
+        live.num_held_bytes = len(incoming.body or b"")
         live.held_until_s = time.monotonic() + self._cadence.hold_s
         return None
+
+    def _can_hold(self, incoming: Incoming) -> bool:
+        num_bytes = len(incoming.body or b"")
+        held = sum([live.num_held_bytes for live in self._live.values() if not live.exchange.is_open])
+        return self._cadence.hold_s > 0 and num_bytes <= _MAX_HELD_BYTES and held + num_bytes <= _MAX_ALL_HELD_BYTES
 
     def _start(self, exchange: Exchange) -> None:
         for stage in (self._handler.preprocess, self._handler.render):

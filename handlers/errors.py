@@ -93,7 +93,7 @@ class Overloaded(RequestError):
 
 
 class Unavailable(RequestError):
-    """The server is stopping or its engine is being rebuilt: another server, or this one in a moment, can serve the request."""
+    """The server is stopping, or has no engine that could take the request now; another server, or this one in a moment, can."""
 
     status = 503
 

@@ -52,7 +52,7 @@ class Exchange:
         """Make one request of each choice, now that the prompts are rendered, and let each write to the stream, if there is one."""
         rendered, self.requests = self.requests, []
         for request in rendered:
-            self.requests += request.choices(len(self.requests))
+            self.requests += request.choices()
         if self.requests[0].stream:
             self._streams = [_Stream(self, request) for request in self.requests]
 
@@ -163,10 +163,12 @@ class _Stream:
 
 def open_exchange(incoming: Incoming, routes: Mapping[str, Codec], *, can_stream: bool) -> Exchange:
     """Decode a new request; whatever is wrong with it becomes its error."""
-    times, codec = TimeLedger(), routes.get(route_of(incoming, routes))
+    times, route = TimeLedger(), route_of(incoming, routes)
+    codec = routes.get(route)
     requests = _decode(incoming, codec, routes)
-    for request in requests:
-        request.id, request.route, request.headers = incoming.id, incoming.route, dict(incoming.headers)
+    for number, request in enumerate(requests):
+        request.id, request.route, request.headers = incoming.id, route, dict(incoming.headers)
+        request.index = number * request.n
         request.times = times.copy()
         if request.stream and not can_stream:
             request.error = InvalidRequest("this model does not stream; leave 'stream' out", param="stream", code="unsupported_parameter")

@@ -34,21 +34,21 @@ class FrontendProcess:
         """Read the command line and the files of the process ``pid`` (Linux, same user). Raises OSError or ValueError if that fails."""
         directory = (proc / str(pid) / "cwd").resolve()
         words = (proc / str(pid) / "cmdline").read_bytes().decode().split("\0")
-        config = next((directory / file for option, file in zip(words, words[1:], strict=False) if option == "-f"), None)
-        properties = _properties(config.read_text()) if config else {}
+        config = directory / next((file for option, file in zip(words, words[1:], strict=False) if option == "-f"), "config.properties")
+        properties = _properties(config.read_text()) if config.exists() else {}
         keys = directory / "key_file.json"
         has_keys = properties.get("disable_token_authorization") != "true" and keys.exists()
         key = json.loads(keys.read_text())["management"]["key"] if has_keys else None
         return cls(_reachable(properties.get("management_address", _DEFAULT_ADDRESS)), key)
 
     def keep_one_worker(self, model: str, version: str) -> bool:
-        """Set a model's number of workers to one, if it is the first that is ready: the others are killed. Return whether that was so.
+        """Set a model's number of workers to one, if the first is ready and this process is another; return whether that was so.
 
-        Raises OSError if the frontend does not answer or refuses.
+        All but the first are killed. Raises OSError if the frontend does not answer or refuses.
         """
         path = f"/models/{quote(model)}/{quote(version)}"
-        first, *others = [worker["status"] for worker in self._ask("GET", path)[0]["workers"]]
-        if first != "READY" or not others:
+        first, *others = self._ask("GET", path)[0]["workers"]
+        if first["status"] != "READY" or os.getpid() not in [worker["pid"] for worker in others]:
             return False
         self._ask("PUT", f"{path}?min_worker=1&max_worker=1")
         return True
@@ -65,8 +65,8 @@ def refuse_more_workers(model: str, version: str) -> None:
     try:
         if FrontendProcess.of(os.getppid()).keep_one_worker(model, version):
             logger.warning("%s %s: min_worker and max_worker are set back to 1", model, version)
-    except (OSError, ValueError, LookupError) as error:
-        logger.warning("%s %s: min_worker cannot be set back to 1: %s", model, version, error)
+    except Exception:  # whatever it is, the refusal comes next
+        logger.exception("%s %s: min_worker could not be set back to 1", model, version)
 
 
 def _properties(text: str) -> dict[str, str]:

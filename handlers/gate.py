@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from handlers.control_socket import check_seconds
+from handlers.config import check_seconds
 
 
 class Gate:

@@ -100,7 +100,7 @@ class HandlerHooks:
         """Hand one observation to the server's metrics; the root does, and nobody overrides it."""
 
     def take_orders(self, commands: Mapping[str, Callable[..., Any]]) -> None:
-        """Do what an operator says at the worker's control socket; the root does, and nobody overrides it."""
+        """Open the worker's control socket to an operator's commands; the root does, and nobody overrides it."""
 
     def describe(self) -> dict[str, Any]:
         """Return facts about this worker as plain JSON values (``super()`` first, then update)."""

@@ -24,14 +24,17 @@ def free_bytes(root: Path = Path("/")) -> int:
 
 
 def _droppable_bytes(stat: str) -> int:
-    return next((int(line.split()[1]) for line in stat.splitlines() if line.startswith(("inactive_file ", "total_inactive_file "))), 0)
+    """Return the pages of files that nobody uses; version 1 says with ``total_`` what is in the groups below, too."""
+    fields = dict(line.split() for line in stat.splitlines())
+    return int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
 
 
 def num_cores(root: Path = Path("/")) -> int:
     """Return the logical cores that the process may run on, or the whole ones in the control group's quota if those are fewer."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [text.split() for text in _settings(root, "cpu.max", "cpu", "cpu.cfs_quota_us")]
-    shares = [int(quota[0]) // int(quota[1] if quota[1:] else 100_000) for quota in quotas if quota[0].isdigit()]
+    periods = _settings(root, "cpu.max", "cpu", "cpu.cfs_period_us")  # of version 2 the same file
+    shares = [int(quota[0]) // int(period.split()[-1]) for quota, period in zip(quotas, periods, strict=True) if quota[0].isdigit()]
     return max(min([cores, *shares]), 1)
 
 

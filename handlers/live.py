@@ -22,6 +22,7 @@ class LiveRequest:
     is_finished: bool = False
     """Whether nothing more will be generated for the client."""
     held_until_s: float = 0.0
+    num_held_bytes: int = 0
     """When the first message is due, on the monotonic clock, unless the whole answer is there before it."""
     num_sent_tokens: int = 0
     num_confirmed_tokens: int = 0

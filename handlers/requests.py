@@ -161,13 +161,12 @@ class Request:
         self.text = text
         self.finish_reason = "stop"
 
-    def choices(self, first_index: int = 0) -> list[Request]:
+    def choices(self) -> list[Request]:
         """Return the ``n`` requests, one a choice, that a rendered one stands for; a given seed is followed by the ones after it.
 
         The request itself is the first; the others share its prompt and its ``headers``, and have ``extra``, ``fields`` and ``times`` of
         their own.
         """
-        self.index = first_index
         return [self, *(self._choice(number) for number in range(1, self.n))]
 
     def _choice(self, number: int) -> Request:

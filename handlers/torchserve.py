@@ -63,7 +63,8 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch; every request succeeds or fails alone."""
-        if context.get_request_header(0, "describe") == "True":  # GET :8081/models/<name>?customized=true
+        # GET :8081/models/<name>?customized=true comes alone and without a body; a client may send the same header.
+        if len(data) == 1 and not data[0] and context.get_request_header(0, "describe") == "True":
             self._gate.wait_while_parked()
             return [json.dumps(self.describe()).encode()]
         with self._gate.batch() as is_open:

@@ -10,22 +10,22 @@ from handlers.errors import ConfigError
 
 
 def worker_directory(frontend_pid: int, model: str, version: str, temp: Path | None = None) -> Path:
-    """Return ``<temp>/marquee-<uid>/<frontend pid>/<model>-<version>``; what lies there is open to this user only.
+    """Return ``<temp>/marquee-<uid>/<frontend pid>/<model>/<version>``; what lies there is open to this user only.
 
     The frontend is the parent of its workers; ``temp`` is their temp directory, by default that of this process. The directory itself is
     there once a worker has begun to load the model.
     """
-    return _frontend_directory(frontend_pid, temp) / f"{model}-{version}"
+    return _frontend_directory(frontend_pid, temp) / model / version
 
 
 def control_socket(directory: Path, worker_pid: int) -> Path:
-    """Return where the worker of that process id takes orders, if it has loaded; ``directory`` is a ``worker_directory``."""
+    """Return where the worker of that process id takes orders, once it does; ``directory`` is a ``worker_directory``."""
     return directory / f"{worker_pid}.sock"
 
 
 def control_sockets(frontend_pid: int, temp: Path | None = None) -> list[Path]:
     """Return the control sockets of all workers of a frontend; at some of them nobody listens any more."""
-    return sorted(_frontend_directory(frontend_pid, temp).glob("*/*.sock"))
+    return sorted(_frontend_directory(frontend_pid, temp).glob("*/*/*.sock"))
 
 
 def _frontend_directory(frontend_pid: int, temp: Path | None) -> Path:

@@ -1,12 +1,10 @@
-"""One worker a continuous model: a lock that a second worker cannot take, in a directory that belongs to the first."""
+"""One worker a continuous model: a lock that a second worker cannot take."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from handlers.errors import ConfigError
@@ -16,20 +14,8 @@ from handlers.worker_directory import worker_directory
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class WorkerClaim:
-    """The held lock, and ``directory``, which nobody else uses while it is held: private to the user, with a short path."""
-
-    directory: Path
-    lock: IO[str]
-
-    def close(self) -> None:
-        """Let another worker have the model; so does the end of the process."""
-        self.lock.close()
-
-
-def claim_only_worker(model: str, version: str) -> WorkerClaim:
-    """Claim ``model`` in this server for this worker; raise ConfigError if another worker of the same server has it.
+def claim_only_worker(model: str, version: str) -> IO[str]:
+    """Claim ``model`` in this server for this worker, until the returned lock is closed; raise ConfigError if another worker has it.
 
     Why: with ``continuousBatching`` an idle second worker keeps the model's lock inside its queue poll, and the busy one stalls until
     another request comes (TorchServe 0.12).
@@ -48,4 +34,4 @@ def claim_only_worker(model: str, version: str) -> WorkerClaim:
         logger.error(refusal)  # now: this process is ended with the order that it undoes
         refuse_more_workers(model, version)
         raise ConfigError(refusal) from None
-    return WorkerClaim(directory, lock)
+    return lock

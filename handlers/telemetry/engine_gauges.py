@@ -70,7 +70,6 @@ class EngineGauges:
         stats = self._stats()
         if stats == self._reported:
             return
-        self._reported = stats
         for name, metric in _GAUGES.items():
             self._report(metric, stats[name], {})
         self._report(metrics.KV_USAGE, stats["blocks_used"] / max(stats["blocks_total"], 1), {})
@@ -80,6 +79,7 @@ class EngineGauges:
         for line in self._ledger.lines if self._ledger else ():
             for bound, predicted in asdict(line.bytes).items():
                 self._report(metrics.PREDICTED_BYTES, predicted * stats["engines"], {"part": line.part, "bound": bound})
+        self._reported = stats
 
     def _count(self, metric: Metric, name: str, total: float) -> None:
         """Report by how much a total has grown: at first by 0 if need be, for only what is there can be seen to grow."""

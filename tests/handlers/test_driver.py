@@ -455,6 +455,14 @@ class TestDraining:
             assert texts([rig.reply()]) == "x"
             assert drained.result(timeout=10) is True
 
+    def test_what_nobody_takes_is_not_done(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("handlers.driver._LAST_WORDS_S", 0.01)
+        rig.admit(stream=True)
+        rig.engine.say("a", "x", "stop")
+        assert rig.driver.drain(0.0) is False  # no step comes
+        assert texts([rig.reply()]) == "x"
+        assert rig.driver.drain(0.0) is True
+
     def test_what_is_not_done_in_time_ends_with_an_error(self, rig: Rig) -> None:
         rig.admit(stream=True)
         rig.engine.say("a", "x")

@@ -38,6 +38,12 @@ class TestSeveralChoices:
         assert [params.seed for _, params in rig.engine.added.values()] == [7, 8, 9]
         assert len({tuple(token_ids) for token_ids, _ in rig.engine.added.values()}) == 1
 
+    def test_refused_prompts_are_one_request(self, rig: Rig) -> None:
+        rig.handler.preprocess = lambda requests: [request.fail(403, "no") for request in requests]  # type: ignore[method-assign, func-returns-value, misc]
+        rig.admit(prompt=["one", "two", "three"], n=2)
+
+        assert [request.index for request in rig.recorded] == [0, 2, 4]
+
     def test_the_answer_waits_for_the_last_choice(self, rig: Rig) -> None:
         rig.admit(n=2)
         rig.engine.say("a#1", "second", "length")

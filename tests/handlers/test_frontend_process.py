@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,7 @@ from handlers.frontend_process import FrontendProcess
 class FakeFrontend(ThreadingHTTPServer):
     """A management API that tells of workers, and remembers what it was asked."""
 
-    statuses = ("READY", "UNLOADING")
+    workers = (("READY", 1), ("UNLOADING", os.getpid()))
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
@@ -28,7 +29,7 @@ class _Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((f"{self.command} {self.path}", self.headers["Authorization"]))
-        body = json.dumps([{"workers": [{"status": status} for status in self.server.statuses]}]).encode()
+        body = json.dumps([{"workers": [{"status": status, "pid": pid} for status, pid in self.server.workers]}]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -67,9 +68,16 @@ def test_the_others_go_where_the_first_is_ready(frontend, proc):
     assert frontend.asked == [("GET /models/tiny/1.0", key), ("PUT /models/tiny/1.0?min_worker=1&max_worker=1", key)]
 
 
-@pytest.mark.parametrize("statuses", [("UNLOADING", "READY"), ("READY",)])
-def test_the_one_that_serves_is_never_ended(frontend, proc, statuses):
-    frontend.statuses = statuses
+@pytest.mark.parametrize(
+    "workers",
+    [
+        (("UNLOADING", os.getpid()), ("READY", 2)),
+        (("READY", os.getpid()),),
+        (("READY", 1), ("READY", 2)),  # another server's
+    ],
+)
+def test_the_one_that_serves_is_never_ended(frontend, proc, workers):
+    frontend.workers = workers
     assert not FrontendProcess.of(7, proc).keep_one_worker("tiny", "1.0")
     assert len(frontend.asked) == 1
 
@@ -81,10 +89,10 @@ def test_no_key_goes_where_none_is_wanted(frontend, proc):
 
 
 def test_the_stock_address_is_the_default_and_others_are_told(proc):
-    (proc / "7" / "cmdline").write_bytes(b"java\0")
+    (proc / "cwd" / "config.properties").write_text("\n")
     assert FrontendProcess.of(7, proc).management_url == "http://127.0.0.1:8081"
     (proc / "cwd" / "config.properties").write_text("management_address=unix:/tmp/socket\n")
-    (proc / "7" / "cmdline").write_bytes(b"java\0-f\0config.properties\0")
+    (proc / "7" / "cmdline").write_bytes(b"java\0")  # it reads the file of this name, too
     with pytest.raises(ValueError, match="unix:/tmp/socket"):
         FrontendProcess.of(7, proc)
     with pytest.raises(OSError):

@@ -58,5 +58,21 @@ def test_free_is_what_the_tightest_limit_leaves(tmp_path):
     assert host_limits.free_bytes(tmp_path) == (1024 - 600 + 100) << 20
 
 
+def test_the_old_kind_counts_the_groups_below(tmp_path):
+    box = group(tmp_path, "4:cpu,memory:/box\n") / "memory/box"
+    write(box / "memory.limit_in_bytes", f"{1 << 30}\n")
+    write(box / "memory.usage_in_bytes", f"{600 << 20}\n")
+    write(box / "memory.stat", f"inactive_file 0\ntotal_inactive_file {100 << 20}\n")
+    assert host_limits.free_bytes(tmp_path) == (1024 - 600 + 100) << 20
+
+
+def test_the_old_kind_has_the_period_in_a_file_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    box = group(tmp_path, "4:cpu:/box\n") / "cpu/box"
+    write(box / "cpu.cfs_quota_us", "50000\n")
+    write(box / "cpu.cfs_period_us", "10000\n")
+    assert host_limits.num_cores(tmp_path) == 5
+
+
 def test_without_a_limit_all_may_be_free(tmp_path):
     assert host_limits.free_bytes(tmp_path) == host_limits.memory_bytes(tmp_path)

@@ -54,10 +54,10 @@ def test_a_minimum_is_room_that_must_be_there() -> None:
 
 
 def test_choices_have_names_seeds_and_authors_values_of_their_own() -> None:
-    request = Request(id="r", n=3, params=SamplingParams(seed=2**63 - 2), prompt_token_ids=[1, 2])
+    request = Request(id="r", n=3, index=6, params=SamplingParams(seed=2**63 - 2), prompt_token_ids=[1, 2])
     request.extra["x"] = 1
 
-    first, second, third = request.choices(first_index=6)
+    first, second, third = request.choices()
     second.extra["x"], second.fields["y"] = 2, 3
     second.tokens.append(None)  # type: ignore[arg-type]
 

@@ -130,6 +130,21 @@ class TestGauges:
 
         assert [value for metric, value, _ in seen if metric is metrics.RUNNING] == [3, 2]
 
+    def test_a_report_that_failed_is_made_again(self, seen: list[Any]) -> None:
+        failures = iter([RuntimeError("lost")])
+
+        def report(*observation: Any) -> None:
+            if len(seen) == 2 and (failure := next(failures, None)):
+                raise failure
+            seen.append(observation)
+
+        gauges = EngineGauges(report, lambda: asdict(EngineStats(running=3)))
+        with pytest.raises(RuntimeError):
+            gauges.report()
+        gauges.report()
+
+        assert len({metric for metric, *_ in seen}) > 10
+
     def test_totals_are_counted_by_their_increase_and_after_a_restart(self, show: Callable[..., None], seen: list[Any]) -> None:
         for total in (2, 2, 5, 1, 1):
             show(preemptions=total, out_of_memory=2 * total, steps=10 * total, generated_tokens=30 * total)

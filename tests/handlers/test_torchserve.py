@@ -37,8 +37,8 @@ def unchanged_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 class Served:
     """A loaded synchronous handler and its context."""
 
-    def __init__(self, handler: type[BatchedCausalLMHandler], model_dir: Path) -> None:
-        self.context: Context = make_context(handler, model_dir)
+    def __init__(self, handler: type[BatchedCausalLMHandler], model_dir: Path, name: str = "tiny") -> None:
+        self.context: Context = make_context(handler, model_dir, name=name)
         self.handler = handler()
         self.handler.initialize(self.context)
 
@@ -301,8 +301,15 @@ class TestOrders:
         assert (reply.status, reply.headers["Retry-After"]) == (503, "1")
         assert b"shutting down" in reply.body
 
-    def test_it_listens_in_a_directory_of_the_model(self, served: Served) -> None:
-        path = control_socket(worker_directory(os.getppid(), "tiny", "1.0"), os.getpid())
+    def test_a_client_cannot_ask_for_a_description(self, served: Served) -> None:
+        served.context.request_ids = {0: "r0"}
+        served.context.request_processor = [RequestProcessor({"url_path": COMPLETIONS, "describe": "True"})]
+        (body,) = served.handler.handle([{"body": b"{}"}], served.context)
+        assert b"error" in body and b"handler" not in body
+
+    def test_it_listens_in_a_directory_of_the_model(self, model_dir: Path) -> None:
+        served = Served(BatchedCausalLMHandler, model_dir, "ordered")
+        path = control_socket(worker_directory(os.getppid(), "ordered", "1.0"), os.getpid())
         assert send_command(path, "describe") == {"working": False, "draining": False, "parked": False}
         send_command(path, "park", timeout_s=30)
         description = threading.Thread(target=lambda: served.handler.handle([{}], describe_context(served)))
@@ -311,6 +318,8 @@ class TestOrders:
         send_command(path, "unpark")
         description.join(10)
         assert not description.is_alive()
+        served.handler.close()
+        assert not path.exists()
 
 
 def describe_context(served: Served) -> Context:

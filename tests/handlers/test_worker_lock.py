@@ -67,7 +67,7 @@ def test_the_directory_is_private(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     claim.close()
 
     (root,) = tmp_path.iterdir()
-    assert claim.directory == worker_directory(os.getppid(), "tiny", "1.0")
+    assert Path(claim.name).parent == worker_directory(os.getppid(), "tiny", "1.0")
     assert root.name == f"marquee-{os.getuid()}"
     assert root.stat().st_mode & 0o777 == 0o700
-    assert [path.relative_to(root).parts for path in root.rglob("worker.lock")] == [(str(os.getppid()), "tiny-1.0", "worker.lock")]
+    assert [path.relative_to(root).parts for path in root.rglob("worker.lock")] == [(str(os.getppid()), "tiny", "1.0", "worker.lock")]

@@ -156,6 +156,9 @@ class Dispatcher:
     def _take_event(self, replica: Replica, event: Event, now_s: float) -> None:
         if event.sequence_id not in replica.sequences:
             return
+        if event.start is not None:
+            waited_s = replica.sequences[event.sequence_id].waited_s
+            event = replace(event, start=replace(event.start, queue_s=event.start.queue_s + waited_s))
         replica.take(event, now_s)
         self.inbox.put(event)
         if event.finish_reason is not None:

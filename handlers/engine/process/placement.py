@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from handlers.host_limits import num_cores
+
 Item = TypeVar("Item")
 
 
@@ -15,19 +17,22 @@ Item = TypeVar("Item")
 class Placement:
     """``cores`` by number, ``gpus`` as in ``CUDA_VISIBLE_DEVICES``; None where a process takes what it finds.
 
-    ``num_sharers`` engines, this one among them, divide the memory of each of the GPUs.
+    ``num_sharers`` engines, this one among them, divide the memory of each of the GPUs. ``num_threads``: fewer than ``cores`` where a
+    container's quota is smaller than that.
     """
 
     cores: tuple[int, ...] | None = None
     gpus: tuple[str, ...] | None = None
     num_sharers: int = 1
+    num_threads: int | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make torch see no more than this."""
         variables = {}
         if self.cores is not None:
             asked = os.environ.get("OMP_NUM_THREADS", "")
-            variables["OMP_NUM_THREADS"] = str(min(len(self.cores), int(asked) if asked.isdigit() else len(self.cores)))
+            limits = [self.num_threads, int(asked) if asked.isdigit() else None]
+            variables["OMP_NUM_THREADS"] = str(min([len(self.cores), *(limit for limit in limits if limit)]))
         if self.gpus is not None:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         return variables
@@ -39,7 +44,7 @@ def divide(count: int) -> list[Placement]:
         places = [share(gpus, index, count) for index in range(count)]
         return [Placement(gpus=place, num_sharers=places.count(place)) for place in places]
     if count > 1 and (cores := usable_cores()):
-        return [Placement(cores=share(cores, index, count)) for index in range(count)]
+        return [Placement(cores=share(cores, index, count), num_threads=max(num_cores() // count, 1)) for index in range(count)]
     return [Placement()] * count
 
 

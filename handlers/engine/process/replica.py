@@ -21,6 +21,8 @@ class LiveSequence:
     replica: Replica | None = None
     has_started: bool = False
     is_cancelled: bool = False
+    waited_s: float = 0.0
+    """For an engine, before one had it."""
     num_losses: int = 0
     """Engines that were lost while they had it."""
 
@@ -61,6 +63,7 @@ class Replica:
             self.progress_s = now_s
         self.sequences[sequence.id] = sequence
         sequence.replica = self
+        sequence.waited_s = now_s - sequence.admitted_s
         self.process.send(order)
 
     def cancel(self, sequence_id: str) -> None:

@@ -189,7 +189,7 @@ class TestCompletions:
 
     def test_choices_of_two_prompts_are_counted_through(self) -> None:
         first, second = finished(n=2, index=0), finished(n=2, index=2, prompt_token_ids=[7])
-        choices = [*first.choices(0), *second.choices(2)]
+        choices = [*first.choices(), *second.choices()]
 
         answer = Completion.model_validate_json(self.codec.answer(choices))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from handlers.engine.admission import EngineLimits
-from handlers.engine.client import EngineStats, Event
+from handlers.engine.client import EngineStats, Event, Start
 from handlers.engine.process.dispatcher import LOST, NOT_BACK, Dispatcher
 from handlers.engine.process.fleet import Fleet
 from handlers.engine.process.placement import Placement
@@ -170,6 +170,19 @@ def test_while_no_engine_is_there_only_so_many_wait() -> None:
         machine.add("e")
     assert set(machine.dispatcher.live) == set("abcd")
     assert machine.dispatcher.stats().waiting == 4
+
+
+def test_who_waited_for_an_engine_has_waited() -> None:
+    machine = Machine(replicas=1)
+    machine.load_all()
+    machine.kill(machine.processes[0])
+    machine.add("a")
+    machine.pass_time(7.0)
+    machine.load_all()
+    machine.pass_time(1.0)
+    machine.say(machine.holder("a"), Events((Event("a", (1,), start=Start(0.5, 0)),)))
+    (event,) = machine.dispatcher.inbox.take_all()
+    assert event.start == Start(8.5, 0)
 
 
 def test_full_replicas_refuse_and_one_with_room_is_found(machine: Machine) -> None:

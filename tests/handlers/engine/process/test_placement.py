@@ -34,11 +34,21 @@ def test_one_replica_takes_everything() -> None:
 def test_without_gpus_the_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(placement, "usable_cores", lambda: [0, 1, 4, 5])
+    monkeypatch.setattr(placement, "num_cores", lambda: 4)
     places = divide(2)
     assert [place.cores for place in places] == [(0, 1), (4, 5)]
     for asked, granted in (("", "2"), ("1", "1"), ("8", "2"), ("4,2", "2")):
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
         assert places[1].environment() == {"OMP_NUM_THREADS": granted}
+
+
+def test_a_containers_quota_is_divided_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(placement, "usable_cores", lambda: list(range(8)))
+    monkeypatch.setattr(placement, "num_cores", lambda: 3)
+    assert [place.environment() for place in divide(2)] == [{"OMP_NUM_THREADS": "1"}] * 2
+    assert [len(place.cores or ()) for place in divide(2)] == [4, 4]
 
 
 def test_gpus_are_divided_as_the_operator_named_them(monkeypatch: pytest.MonkeyPatch) -> None:
