@@ -73,7 +73,8 @@ def test_nothing_is_faster_than_the_timing_model_allows(requests, options):
 def test_the_cache_holds_what_is_said_and_no_more(requests, options):
     journal = replay(requests, options)
     assert journal.peak_kv_tokens <= options.num_blocks * options.block_tokens
-    assert journal.peak_kv_tokens > max((answer.num_output_tokens for answer in journal.answers), default=-1)
+    # With a prompt of one token as much as comes out: the last token's keys and values are never needed.
+    assert journal.peak_kv_tokens >= max((answer.num_output_tokens for answer in journal.answers), default=0)
     if options.num_blocks >= options.max_running * MAX_MODEL_LEN / options.block_tokens:
         assert journal.num_preemptions == 0
 
