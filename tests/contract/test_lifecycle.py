@@ -47,7 +47,7 @@ def test_a_killed_workers_clients_are_told_at_once_and_the_next_one_serves(serve
         for response in (streamed, plain):
             with pytest.raises((httpx.RemoteProtocolError, httpx.NetworkError)):  # the connection ends before the answer does
                 response.read()
-        assert held.result(PATIENCE_S).status_code == 500
+        assert held.result(PATIENCE_S).status_code in (500, 507)  # TorchServe takes a killed worker for one without memory
 
     assert time.monotonic() - killed_s < 10
     wait_until(lambda: answers(mortal, before))
