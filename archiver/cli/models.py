@@ -31,7 +31,7 @@ ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name
 OneVersion = Annotated[str | None, typer.Option(help="Which version; needed if there are several.")]
 Source = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive, a name in the server's model store, an https URL.")]
 DrainTimeout = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long requests in progress may take to end.")]
-Force = Annotated[bool, typer.Option("--force", help="Do not wait for requests in progress: they are lost.")]
+Force = Annotated[bool, typer.Option("--force", help="Do not wait for requests in progress: they are lost, some without an answer.")]
 
 URL = "http://127.0.0.1:8081"
 

@@ -59,6 +59,8 @@ def read(response: httpx.Response | None) -> Any:
             raise ModelNotFound(f"{message}; `marquee models list` shows what there is")
         case 409:
             raise Conflict(f"{message}: build another with `marquee archive --version …`, or unregister that one")
+        case 403:
+            raise Refused(f"{message} while it has others: make one of them the default, with `marquee models default`")
     raise Refused(f"the server answers {response.status_code}: {message}")
 
 

@@ -69,7 +69,7 @@ class ManagementClient:
         self._run(operations.set_default(name, version))
 
     def unregister(self, name: str, version: str) -> None:
-        """Remove one version; what its workers are working on is lost."""
+        """Remove one version; what its workers are working on is never answered."""
         self._run(operations.unregister(name, version))
 
     def ask_a_worker(self, name: str, version: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class AsyncManagementClient:
         await self._run(operations.set_default(name, version))
 
     async def unregister(self, name: str, version: str) -> None:
-        """Remove one version; what its workers are working on is lost."""
+        """Remove one version; what its workers are working on is never answered."""
         await self._run(operations.unregister(name, version))
 
     async def ask_a_worker(self, name: str, version: str, *, timeout_s: float = 10.0) -> dict[str, Any]:

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from archiver.deploy.management.calls import Call, Operation, Pause, read
 from archiver.deploy.management.errors import LoadFailed, ModelNotFound, Refused
 from archiver.deploy.management.status import ModelStatus, ModelSummary, read_status, read_summary
@@ -22,6 +20,7 @@ OnStatus = Callable[[ModelStatus], None]
 """Is told how a model is doing that is waited for; what it raises ends the wait."""
 
 _POLL_S = 0.2
+_AT_ONCE = {"synchronous": "false"}  # registering waits unless it is told not to
 
 
 def list_models() -> Operation[tuple[ModelSummary, ...]]:
@@ -60,7 +59,7 @@ def register(archive: str, name: str | None, workers: int, on_status: OnStatus) 
     """
     if "://" in archive and not archive.startswith("https://"):
         raise UsageError(f"{archive}: an archive is code that the server runs, so from other machines it is taken over https only")
-    params = {"url": archive, **({"model_name": name} if name else {}), "initial_workers": str(workers)}
+    params = {"url": archive, **({"model_name": name} if name else {}), "initial_workers": str(workers)} | _AT_ONCE
     before = yield from _registered(name)
     read((yield Call("POST", "/models", params, timeout_s=None)))  # it is fetched and unpacked first
     new = (yield from _registered(name)) - before
@@ -97,13 +96,7 @@ def set_default(name: str, version: str) -> Operation[None]:
 
 
 def unregister(name: str, version: str) -> Operation[None]:
-    """Remove one version and end its workers, whatever they are working on.
-
-    The workers end first: what a worker has when its version is removed is never answered, while the end of a worker is a 500 at once, and
-    a request for a version without workers a 503.
-    """
-    yield from _check_removable(name, version)
-    yield from _want_workers(name, version, 0)
+    """Remove one version and end its workers; whatever they are working on is not even refused, but never answered."""
     read((yield Call("DELETE", _path(name, version))))
 
 
@@ -114,18 +107,8 @@ def ask_a_worker(name: str, version: str, timeout_s: float) -> Operation[dict[st
     return answer
 
 
-def _check_removable(name: str, version: str) -> Operation[None]:
-    """Raise what a removal would be refused with, before there is no way back."""
-    every = yield from versions(name)
-    if len(every) > 1 and any(status.is_default and status.version == version for status in every):
-        raise Refused(f"{name} {version} is the default and has others beside it: `marquee models default` makes another one that")
-    response = yield Call("POST", "/models")  # without an archive: it is refused in any case, and by how one sees whether it may be done
-    if response is not None and response.status_code == httpx.codes.METHOD_NOT_ALLOWED:
-        read(response)
-
-
 def _want_workers(name: str, version: str, workers: int) -> Operation[None]:
-    read((yield Call("PUT", _path(name, version), {"min_worker": str(workers), "max_worker": str(workers)})))
+    read((yield Call("PUT", _path(name, version), {"min_worker": str(workers), "max_worker": str(workers)} | _AT_ONCE)))
 
 
 def _wait_until_loaded(name: str, version: str, on_status: OnStatus) -> Operation[ModelStatus]:

@@ -12,7 +12,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from archiver.deploy.management import ManagementClient, ManagementError, ModelStatus
@@ -39,20 +38,20 @@ def parked(
     """
     is_over = threading.Event()
     park_s = timeout_s + _GRACE_S
-    # As many as workers: one that is blocked has reached a parked worker, so when all are blocked no description is left in the queue.
-    with ThreadPoolExecutor(max(len(controls), 1), thread_name_prefix="lure") as lures:
-        try:
-            for control in controls:
-                control.park(park_s)
-                lures.submit(_lure, management, model, park_s, is_over)
-            _wait_until_parked(model, controls, timeout_s, progress)
-            is_over.set()  # before the end of the workers: a description that nobody is left to answer would wait for ever
-            yield
-        finally:
-            is_over.set()
-            for control in controls:
-                with contextlib.suppress(ManagementError):  # it was ended in the block
-                    control.unpark()
+    try:
+        for control in controls:
+            control.park(park_s)
+            # As many as workers: each ends up in a parked one, so that when all are parked no description is left in the queue.
+            # Nobody waits for their end: a worker that is removed with its version leaves what it has without an answer.
+            threading.Thread(target=_lure, args=(management, model, park_s, is_over), name="lure", daemon=True).start()
+        _wait_until_parked(model, controls, timeout_s, progress)
+        is_over.set()  # before the end of the workers: nobody is to ask those who are gone
+        yield
+    finally:
+        is_over.set()
+        for control in controls:
+            with contextlib.suppress(ManagementError):  # it was ended in the block
+                control.unpark()
 
 
 def _lure(management: ManagementClient, model: ModelStatus, timeout_s: float, is_over: threading.Event) -> None:

@@ -98,8 +98,6 @@ class FakeTorchServe:
     def _register(self, query: dict[str, str]) -> httpx.Response:
         if not self.has_model_api:
             return not_allowed()
-        if "url" not in query:
-            return error(400, "BadRequestException", "Parameter url is required.")
         url = query["url"]
         if "://" in url and not url.startswith("https://models.example/"):
             return error(404, "ModelNotFoundException", f"Given URL {url} does not match any allowed URL(s)")
@@ -134,8 +132,8 @@ class FakeTorchServe:
         elif method == "DELETE":
             if version == self.defaults[name] and len(self.models[name]) > 1:
                 return error(403, "InvalidModelVersionException", f"Cannot remove default version for model {name}")
-            assert fake.workers == 0, "what they work on would never be answered"
             del self.models[name][version]
+            fake.on_resize(0)
             if not self.models[name]:
                 del self.models[name], self.defaults[name]
         elif "customized" in query:
