@@ -124,9 +124,7 @@ def scale_command(
     _undo_when_terminated()
     with _server(url, key_file) as server, console_progress() as progress:
         model = server.management.describe(name, version)
-        scaled = scale_model(
-            server, model, count, timeout_s=timeout, drain_timeout_s=drain_timeout, force=force, progress=progress
-        )  # fmt: skip
+        scaled = scale_model(server, model, count, timeout_s=timeout, drain_timeout_s=drain_timeout, force=force, progress=progress)
     if as_json:
         show_json(asdict(scaled))
     else:
@@ -214,9 +212,7 @@ def roll_command(
     _undo_when_terminated()
     question = None if no_probe else Probe.from_file(probe) if probe else TEXT_GENERATION
     with _server(url, key_file, inference_url) as server, console_progress() as progress:
-        rolled = roll_model(
-            server, name, archive, probe=question, drain_timeout_s=drain_timeout, keep_old=keep_old, progress=progress
-        )  # fmt: skip
+        rolled = roll_model(server, name, archive, probe=question, drain_timeout_s=drain_timeout, keep_old=keep_old, progress=progress)
     if as_json:
         show_json(asdict(rolled))
     else:

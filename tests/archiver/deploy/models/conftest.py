@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -98,6 +99,13 @@ class WorkerPool:
 
     def are_parked(self) -> list[bool]:
         return [gate.describe()["parked"] for gate in self.gates]
+
+    def are_released(self) -> bool:
+        """Whether all workers work again; one that was let go takes a moment to wake up."""
+        deadline_s = time.monotonic() + 10.0
+        while any(self.are_parked()) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        return not any(self.are_parked())
 
     def _ask(self) -> dict[str, Any]:
         index = next(self._turns)
