@@ -1,6 +1,6 @@
 """Scale, roll and kill under load, on a real server: how long each takes, what clients notice, and that none loses an answer.
 
-    python -m tests.bench.scaling_bench --seconds 10 --out /tmp/scaling
+    python -m tests.bench.scaling_bench --seconds 10 --repeats 3 --out /tmp/scaling
 
 A continuous model is scaled by engine replicas and a synchronous one by workers; half of the clients stream. An answer is lost unless it
 comes whole and with the very text that the same request got before the load. The kill comes last, and may cost answers: those that the
@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,26 +75,31 @@ class Clients:
 
 def main(
     seconds: Annotated[float, typer.Option(help="of load between two changes")] = 10.0,
+    repeats: Annotated[int, typer.Option(help="servers, one after the other")] = 1,
     out: Annotated[Path | None, typer.Option(help="directory for the figures as JSON")] = None,
 ) -> None:
     """Measure and print a table."""
-    phases: list[Phase] = []
+    machine, phases = Machine.here(), list[Phase]()
     with tempfile.TemporaryDirectory() as scratch:
         archives = {(kind, version): _build(kind, version, Path(scratch)) for kind in _KINDS for version in ("1.0", "2.0")}
-        served = [ServedModel.from_archive(archives[kind, "1.0"]) for kind in _KINDS]
-        with (
-            TorchServe.start(served, settings=ServerSettings(model_api=True)) as torchserve,
-            RunningServer.at(torchserve.management_url) as server,
-        ):
-            for kind in _KINDS:
-                phases += _measure(server, kind, str(archives[kind, "2.0"]), seconds)
+        for _ in range(repeats):
+            phases += _measure_server(archives, seconds)
     Console().print(_table(phases))
     if out:
-        write_json(out / "scaling.json", {"machine": asdict(Machine.here()), "phases": [asdict(phase) for phase in phases]})
+        write_json(out / "scaling.json", machine, {"phases": phases})
 
 
 def _build(kind: str, version: str, scratch: Path) -> Path:
     return build_archive(ArchiveSpec(TINYCHAT, kind, version=version, out=scratch / version, format="dir", **_KINDS[kind]))
+
+
+def _measure_server(archives: dict[tuple[str, str], Path], seconds: float) -> list[Phase]:
+    served = [ServedModel.from_archive(archives[kind, "1.0"]) for kind in _KINDS]
+    with (
+        TorchServe.start(served, settings=ServerSettings(model_api=True)) as torchserve,
+        RunningServer.at(torchserve.management_url) as server,
+    ):
+        return [phase for kind in _KINDS for phase in _measure(server, kind, str(archives[kind, "2.0"]), seconds)]
 
 
 def _measure(server: RunningServer, kind: str, new_archive: str, seconds: float) -> list[Phase]:
@@ -131,10 +136,17 @@ def _kill(server: RunningServer, kind: str, clients: Clients) -> None:
 
 def _table(phases: list[Phase]) -> Table:
     table = Table("model", "", "took s", "answers", "lost", "median ms", "longest ms")
-    for phase in phases:
-        figures = (f"{phase.seconds:.1f}", phase.answers, phase.lost, f"{phase.median_ms:.0f}", f"{phase.longest_ms:.0f}")
-        table.add_row(phase.kind, phase.what, *map(str, figures))
+    for kind, what in dict.fromkeys((phase.kind, phase.what) for phase in phases):
+        same = [phase for phase in phases if (phase.kind, phase.what) == (kind, what)]
+        counts = sum(phase.answers for phase in same), sum(phase.lost for phase in same)
+        figures = _range([phase.median_ms for phase in same], 0), _range([phase.longest_ms for phase in same], 0)
+        table.add_row(kind, what, _range([phase.seconds for phase in same], 1), *map(str, counts), *figures)
     return table
+
+
+def _range(values: list[float], digits: int) -> str:
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if low == high else f"{low}–{high}"
 
 
 if __name__ == "__main__":

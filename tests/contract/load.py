@@ -55,6 +55,7 @@ def generate(url: str, body: dict[str, Any], headers: dict[str, str] | None = No
         lines = [line for line in response.iter_lines() if line]
         assert response.is_success, (response.status_code, lines)
     answer = json.loads(lines[-1].removeprefix("data:")) if body.get("stream") else json.loads(lines[0])[0]
+    assert "generated_text" in answer, answer
     text: str = answer["generated_text"]
     return text
 
