@@ -172,4 +172,4 @@ def test_without_the_model_api_the_way_to_have_it_is_named(server: TorchServe, b
         with pytest.raises(ModelApiOff, match="marquee serve … --model-api"):
             register_model(closed, str(build("late", format="dir")))
         assert closed.local is not None
-        assert not list(closed.local.model_store.glob("*.link-*"))
+        assert not list(closed.local.model_store.glob("*.placed-*"))

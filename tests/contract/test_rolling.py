@@ -71,7 +71,7 @@ def versions(server: RunningServer, name: str) -> list[tuple[str, bool]]:
 
 def links(server: RunningServer) -> int:
     assert server.local
-    return len(list(server.local.model_store.glob("*.link-*")))
+    return len(list(server.local.model_store.glob("*.placed-*")))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from archiver.deploy.local_server import LocalServer
 from archiver.deploy.management import Conflict, ManagementError, ModelNotFound, ModelStatus
+from archiver.deploy.models import store
 from archiver.deploy.models.draining import drained
 from archiver.deploy.models.load_watch import LoadWatch
 from archiver.deploy.models.progress import SILENT, Progress
@@ -22,8 +22,6 @@ from archiver.deploy.served_model import ServedModel
 from archiver.errors import ArchiverError, UsageError
 from archiver.package.verification import verify_archive
 
-# Our links in a model store, which go when their model goes; other links are the operator's.
-_LINK = re.compile(r".+\.link-[0-9a-f]{8}(\.mar)?")
 # For how long a registration that was interrupted may take to show up.
 _APPEARANCE_S = 5.0
 
@@ -47,7 +45,7 @@ def register_model(
 ) -> ModelStatus:
     """Register an archive and return when it can answer, with ``count`` workers, or engine replicas of a continuous model.
 
-    ``source``: a ``.mar`` file or an archive directory, which is verified and linked into the model store of a server on this machine;
+    ``source``: a ``.mar`` file or an archive directory, which is verified and put into the model store of a server on this machine;
     the name of what lies in the model store already; or an https URL that the server's ``allowed_urls`` admits.
     After a failure or an interruption nothing of it stays. Raises UsageError, ArchiverError for a damaged archive, LoadFailed with the
     worker's own cause, other ManagementErrors.
@@ -69,8 +67,8 @@ def unregister_model(
     """Remove a version when nobody uses it any more, or at once with ``force``. Raises StillBusy, NotDrainable, ManagementError."""
     with contextlib.nullcontext() if force else drained(server, model, drain_timeout_s, progress):
         server.management.unregister(model.name, model.version)
-    if server.local and _LINK.fullmatch(model.archive):
-        (server.local.model_store / model.archive).unlink(missing_ok=True)
+    if server.local:
+        store.remove(model.archive, server.local.model_store)
 
 
 def _load(server: RunningServer, offer: _Offer, progress: Progress) -> ModelStatus:
@@ -107,22 +105,21 @@ def _offered(server: RunningServer, source: str, name: str | None, progress: Pro
     _check_requirements(model, local)
     _check_new(server, model)
     _check_archive(path, progress)
-    if model.archive.parent == local.model_store.resolve():
+    if model.archive.is_dir() and model.archive.parent == local.model_store.resolve():
         yield _Offer(model.archive.name, model.name, model.version)
         return
-    link = local.model_store / f"{model.name}-{model.version}.link-{secrets.token_hex(4)}{'.mar' * model.archive.is_file()}"
-    link.symlink_to(model.archive)
+    place = store.place(model.archive, local.model_store, f"{model.name}-{model.version}", progress)
     try:
-        yield _Offer(link.name, model.name, model.version)
+        yield _Offer(place.name, model.name, model.version)
     except BaseException:
-        link.unlink(missing_ok=True)
+        store.remove(place.name, local.model_store)
         raise
 
 
 def _local(server: RunningServer, source: str) -> LocalServer:
     if server.local is None:
         raise UsageError(
-            f"no TorchServe of this user listens at {server.management.url} on this machine, so {source} cannot be linked into its model "
+            f"no TorchServe of this user listens at {server.management.url} on this machine, so {source} cannot be put into its model "
             "store: put it there and register it by its file name, or register an https URL"
         )
     return server.local

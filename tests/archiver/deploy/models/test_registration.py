@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -58,6 +60,26 @@ def test_an_archive_is_linked_into_the_store_and_out_again(linking, server, loca
     assert model.archive == link
     assert (local.model_store / link).resolve() == archive
     unregister_model(server, model, force=True)
+    assert links(local) == []
+
+
+def test_a_file_is_unpacked_for_the_server_and_cleared_away(linking, server, local, archive, tmp_path):
+    file = Path(shutil.make_archive(str(tmp_path / "bot"), "zip", archive)).rename(tmp_path / "bot.mar")
+    model = register_model(server, str(file))
+    (place,) = links(local)
+    assert model.archive == place
+    unpacked = local.model_store / place
+    assert not unpacked.is_symlink()
+    assert (unpacked / "handler.py").read_bytes() == (archive / "handler.py").read_bytes()
+    unregister_model(server, model, force=True)
+    assert links(local) == []
+
+
+def test_what_has_no_room_is_not_unpacked(server, local, archive, tmp_path, monkeypatch):
+    file = Path(shutil.make_archive(str(tmp_path / "bot"), "zip", archive)).rename(tmp_path / "bot.mar")
+    monkeypatch.setattr("archiver.deploy.models.store.shutil.disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(UsageError, match="has 10 bytes free"):
+        register_model(server, str(file))
     assert links(local) == []
 
 
