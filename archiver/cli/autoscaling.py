@@ -19,7 +19,7 @@ def autoscale_command(
     interval: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look.")] = 5.0,
     up_cooldown: Annotated[float, typer.Option(metavar="SECONDS", help="From one change to more replicas.")] = 30.0,
     down_cooldown: Annotated[float, typer.Option(metavar="SECONDS", help="For how long fewer replicas must suffice.")] = 300.0,
-    version: Annotated[str | None, typer.Option(help="Which version; the default one if not given.")] = None,
+    version: Annotated[str | None, typer.Option(help="This version only; else the default one, as it changes.")] = None,
     url: Url = URL,
     metrics_url: Annotated[str | None, typer.Option(help="The metrics, if they are not where the server's settings say.")] = None,
     key_file: KeyFileOption = None,

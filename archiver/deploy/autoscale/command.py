@@ -13,7 +13,7 @@ from archiver.deploy.addresses import INFERENCE_TO_MANAGEMENT, INFERENCE_TO_METR
 from archiver.deploy.autoscale.journal import Journal
 from archiver.deploy.autoscale.loop import autoscale, interval_until_stopped
 from archiver.deploy.autoscale.policy import Policy
-from archiver.deploy.autoscale.replicas import find_replicas
+from archiver.deploy.autoscale.replicas import ModelReplicas
 from archiver.deploy.autoscale.signals import SignalName, Target
 from archiver.deploy.autoscale.watch import Watch
 from archiver.deploy.running_server import RunningServer
@@ -26,7 +26,10 @@ _SHORTEST_INTERVAL_S = 2.0
 
 @dataclass(frozen=True)
 class AutoscaleRequest:
-    """What the user asked for. ``version`` and ``metrics_url`` are found out if they are None; with ``is_dry_run`` nothing is scaled."""
+    """What the user asked for. ``metrics_url`` is found out if it is None; with ``is_dry_run`` nothing is scaled.
+
+    ``version``: this one, and the end when it is unregistered; None: the default version, whichever that is at the moment.
+    """
 
     model: str
     policy: Policy
@@ -41,10 +44,11 @@ class AutoscaleRequest:
 def run(server: RunningServer, request: AutoscaleRequest) -> None:
     """Scale one model of a server until SIGINT or SIGTERM, and write a line for each decision to standard output.
 
-    Raises UsageError for numbers that cannot be, ArchiverError if the model or the metrics are not there at the start.
+    Raises UsageError for numbers that cannot be, ArchiverError if the model or the metrics are not there at the start, or once the version
+    that was asked for is unregistered.
     """
     _check(request)
-    replicas = find_replicas(server, request.model, request.version)
+    replicas = ModelReplicas(server, request.model, request.version)
     watch = Watch(replicas, request.target, partial(scrape, request.metrics_url or find_metrics_url(server)))
     write = partial(Console(soft_wrap=True).out, highlight=False)
     journal = Journal(request.policy, request.target, write, is_dry_run=request.is_dry_run, as_json=request.as_json)

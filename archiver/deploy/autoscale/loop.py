@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Protocol
 
 from archiver.deploy.autoscale.policy import Decision, Policy, State, decide
-from archiver.deploy.autoscale.watch import Look
+from archiver.deploy.autoscale.watch import Look, VersionGone
 from archiver.errors import ArchiverError, UsageError
 
 Wait = Callable[[], bool]
@@ -41,7 +41,7 @@ def autoscale(
     """Keep a model's replicas where the policy wants them until ``wait`` says that it is over.
 
     What fails is logged and tried again at the next interval; cool-downs then begin anew, for nobody knows what happened meanwhile. Raises
-    UsageError for a model that cannot be scaled so.
+    UsageError for a model that cannot be scaled so, VersionGone if the version to scale was unregistered.
     """
     state = State(clock())
     while wait():
@@ -52,7 +52,7 @@ def autoscale(
             log.note(seen, decision)
             if decision.order is not None:
                 scale(decision.order)
-        except UsageError:
+        except (UsageError, VersionGone):
             raise
         except ArchiverError as error:
             state = State(clock())

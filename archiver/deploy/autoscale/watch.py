@@ -8,7 +8,12 @@ from typing import Protocol
 
 from archiver.deploy.autoscale.policy import Observation
 from archiver.deploy.autoscale.signals import Reading, Served, Target, read_signal
+from archiver.deploy.management import ModelNotFound
 from archiver.deploy.scrape import Samples
+
+
+class VersionGone(ModelNotFound):
+    """The version that was to be scaled, and no other, is not registered."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Replicas:
 
 
 class ReplicaSet(Protocol):
-    """A model's engines, or its workers. Both methods raise ArchiverError if the server does not do its part."""
+    """A model's engines, or its workers. Both methods raise ArchiverError if the server does not do its part, VersionGone if it cannot."""
 
     def look(self) -> Replicas:
         """Return what there is."""
@@ -50,16 +55,21 @@ class Watch:
         self._replicas = replicas
         self._target = target
         self._scrape = scrape
-        replicas.look()
+        self._version = replicas.look().served.version
         self._before = scrape()
 
     def look(self) -> Look:
-        """Return what is there now and the load since the last look. Raises ArchiverError if the server cannot be asked."""
+        """Return what is there now and the load since the last look. Raises ArchiverError if the server cannot be asked.
+
+        The first look at another version is at replicas that are not settled: what was seen of the one before says nothing of it.
+        """
         replicas = self._replicas.look()
         before, self._before = self._before, self._scrape()
         served, at_s = replicas.served, self._before.scraped_s
-        if not replicas.is_settled or not served.replicas:
-            return Look(Observation(at_s, served.replicas, replicas.is_settled))
+        is_settled = replicas.is_settled and served.version == self._version
+        self._version = served.version
+        if not is_settled or not served.replicas:
+            return Look(Observation(at_s, served.replicas, is_settled))
         reading = read_signal(self._target, served, self._before, before)
         if reading is None:
             return Look(Observation(at_s, served.replicas, affordable=replicas.affordable))

@@ -11,7 +11,7 @@ import pytest
 
 from archiver.deploy.autoscale.loop import autoscale, interval_until_stopped
 from archiver.deploy.autoscale.policy import Decision, Observation, Policy
-from archiver.deploy.autoscale.watch import Look
+from archiver.deploy.autoscale.watch import Look, VersionGone
 from archiver.errors import ArchiverError, UsageError
 
 POLICY = Policy(1, 4, up_cooldown_s=20, down_cooldown_s=60)
@@ -74,12 +74,13 @@ def test_an_order_that_fails_is_given_again_after_the_cooldown():
     assert model.log[:4] == ["cooling down", "over target", "no more", "cooling down"]
 
 
-def test_what_can_never_work_is_not_tried_again():
+@pytest.mark.parametrize("error", [UsageError("it has no KV cache"), VersionGone("chat 1.0 is not registered")])
+def test_what_can_never_work_is_not_tried_again(error: ArchiverError):
     def look() -> Look:
-        raise UsageError("it has no KV cache")
+        raise error
 
     model = FakeModel([1.0] * 3)
-    with pytest.raises(UsageError, match="it has no KV cache"):
+    with pytest.raises(type(error), match=str(error)):
         autoscale(POLICY, look, model.scale, model, model.wait)
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from archiver.deploy.autoscale import memory_bound
-from archiver.deploy.autoscale.replicas import EngineReplicas, WorkerReplicas, find_replicas
+from archiver.deploy.autoscale.replicas import ModelReplicas
 from archiver.deploy.autoscale.signals import Served
+from archiver.deploy.autoscale.watch import VersionGone
 from archiver.deploy.local_server import LocalServer
 from archiver.deploy.management import ManagementClient, ModelNotFound
 from archiver.deploy.running_server import RunningServer
@@ -29,15 +30,17 @@ def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeWorker:
-    """A continuous worker with engines in these states."""
+    """A continuous worker with engines in these states, or with one inside it."""
 
     def __init__(self, *states: str) -> None:
         self.states = list(states)
+        self.is_engine_inside = False
         self.orders: list[int] = []
 
     def describe(self) -> dict[str, Any]:
         replicas = [{"pid": 1, "state": state, "sequences": 0} for state in self.states]
-        return {"replicas": replicas, "memory": {"engines": len(replicas), "measured": MEASURED, "predicted": None}}
+        engines = len(replicas) or int(self.is_engine_inside)
+        return {"replicas": replicas, "memory": {"engines": engines, "measured": MEASURED, "predicted": None}}
 
     def scale(self, replicas: int) -> None:
         self.orders.append(replicas)
@@ -72,8 +75,7 @@ def server(torchserve: FakeTorchServe, local: LocalServer | None = None) -> Runn
 
 
 def test_engines_are_counted_at_the_workers_socket(torchserve: FakeTorchServe, local: LocalServer, worker: FakeWorker):
-    replicas = find_replicas(server(torchserve, local), "chat")
-    assert isinstance(replicas, EngineReplicas)
+    replicas = ModelReplicas(server(torchserve, local), "chat")
     seen = replicas.look()
     assert (seen.served, seen.is_settled) == (Served("chat", "1.0", 1), True)
     assert (seen.affordable or 0) > 1000
@@ -84,45 +86,72 @@ def test_engines_are_counted_at_the_workers_socket(torchserve: FakeTorchServe, l
 )
 def test_engines_that_come_and_go(torchserve: FakeTorchServe, local: LocalServer, worker: FakeWorker, states: list[str], num_replicas: int):
     worker.states = states
-    seen = find_replicas(server(torchserve, local), "chat").look()
+    seen = ModelReplicas(server(torchserve, local), "chat").look()
     assert (seen.served.replicas, seen.is_settled) == (num_replicas, False)
 
 
 def test_engines_are_ordered_there_too(torchserve: FakeTorchServe, local: LocalServer, worker: FakeWorker):
-    find_replicas(server(torchserve, local), "chat").scale(3)
+    ModelReplicas(server(torchserve, local), "chat").scale(3)
     assert worker.orders == [3]
 
 
 def test_a_worker_that_restarts_has_no_engines_for_a_while(torchserve: FakeTorchServe, local: LocalServer):
-    replicas = find_replicas(server(torchserve, local), "chat")
+    replicas = ModelReplicas(server(torchserve, local), "chat")
     torchserve.models["chat"]["1.0"].workers = 0
     seen = replicas.look()
     assert (seen.served.replicas, seen.is_settled) == (0, False)
     replicas.scale(2)
 
 
-def test_an_engine_inside_its_worker_cannot_be_scaled(torchserve: FakeTorchServe, local: LocalServer, worker: FakeWorker):
+def test_an_engine_that_restarts_is_none_for_a_while(torchserve: FakeTorchServe, local: LocalServer, worker: FakeWorker):
     worker.states = []
+    seen = ModelReplicas(server(torchserve, local), "chat").look()
+    assert (seen.served.replicas, seen.is_settled, seen.affordable) == (0, False, None)
+
+
+def test_an_engine_inside_its_worker_cannot_be_scaled(torchserve: FakeTorchServe, local: LocalServer, worker: FakeWorker):
+    worker.states, worker.is_engine_inside = [], True
     with pytest.raises(UsageError, match="set handler.engine.process: true"):
-        find_replicas(server(torchserve, local), "chat").look()
+        ModelReplicas(server(torchserve, local), "chat").look()
 
 
 def test_engines_of_another_machine_are_out_of_reach(torchserve: FakeTorchServe):
     with pytest.raises(UsageError, match="run this there"):
-        find_replicas(server(torchserve), "chat")
+        ModelReplicas(server(torchserve), "chat").look()
 
 
 def test_workers_are_counted_and_ordered_through_the_management_api(torchserve: FakeTorchServe):
-    replicas = find_replicas(server(torchserve), "classifier")
-    assert isinstance(replicas, WorkerReplicas)
+    replicas = ModelReplicas(server(torchserve), "classifier")
     seen = replicas.look()
     assert (seen.served, seen.is_settled, seen.affordable) == (Served("classifier", "1.0", 2, batch_size=8, waiting=3), True, None)
     replicas.scale(3)
     assert torchserve.models["classifier"]["1.0"].workers == 3
 
 
+def test_a_new_default_version_is_followed(torchserve: FakeTorchServe):
+    replicas = ModelReplicas(server(torchserve), "classifier")
+    assert replicas.look().served.version == "1.0"
+    roll(torchserve)
+    assert replicas.look().served == Served("classifier", "2.0", 1, batch_size=8)
+    replicas.scale(3)
+    assert torchserve.models["classifier"]["2.0"].workers == 3
+
+
+def test_a_version_that_was_asked_for_is_kept_to(torchserve: FakeTorchServe):
+    replicas = ModelReplicas(server(torchserve), "classifier", "1.0")
+    assert replicas.look().served.version == "1.0"
+    roll(torchserve)
+    with pytest.raises(VersionGone, match=r"classifier 1\.0 is not registered \(any more\): without --version"):
+        replicas.look()
+
+
 def test_a_model_that_is_not_there(torchserve: FakeTorchServe):
-    with pytest.raises(ModelNotFound):
-        find_replicas(server(torchserve), "unheard-of")
-    with pytest.raises(ModelNotFound):
-        find_replicas(server(torchserve), "classifier", "2.0")
+    with pytest.raises(ModelNotFound) as error:
+        ModelReplicas(server(torchserve), "unheard-of").look()
+    assert not isinstance(error.value, VersionGone), "it may come back"
+
+
+def roll(torchserve: FakeTorchServe) -> None:
+    torchserve.add("classifier", "2.0", FakeVersion("classifier.mar", first_pid=300))
+    torchserve.defaults["classifier"] = "2.0"
+    del torchserve.models["classifier"]["1.0"]

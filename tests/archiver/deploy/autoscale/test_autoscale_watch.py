@@ -51,6 +51,14 @@ def test_while_replicas_come_and_go_nothing_is_measured(replicas: int, is_settle
     assert watch(FakeReplicas(replicas, is_settled=is_settled)).look().reading is None
 
 
+def test_with_another_version_all_begins_anew():
+    replicas = FakeReplicas()
+    watching = watch(replicas)
+    replicas.now = Replicas(Served("chat", "2.0", 2), is_settled=True)
+    assert watching.look() == Look(Observation(5.0, 2, is_settled=False))
+    assert watching.look() == Look(Observation(10.0, 2))
+
+
 def test_replicas_must_be_there_at_the_start():
     class Gone(FakeReplicas):
         def look(self) -> Replicas:
