@@ -103,7 +103,7 @@ def register_command(
 def scale_command(
     name: ModelName,
     count: Annotated[int, typer.Argument(metavar="N", help="Engine replicas of a continuous model, workers of a synchronous one.")],
-    version: OneVersion = None,
+    version: Annotated[str | None, typer.Option(help="Which version; the default one unless given.")] = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="How long replicas may take to get ready.")] = 600.0,
     drain_timeout: DrainTimeout = 60.0,
     force: Force = False,
@@ -226,5 +226,6 @@ def _server(url: str, key_file: Path | None, inference_url: str | None = None) -
 
 
 def _undo_when_terminated() -> None:
-    """Have SIGTERM end what is under way as Ctrl-C does: what is half done is undone."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Have SIGTERM, and the end of the terminal, end what is under way as Ctrl-C does: what is half done is undone."""
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)

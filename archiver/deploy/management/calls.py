@@ -32,7 +32,10 @@ class Pause:
 
 
 Operation = Generator[Call | Pause, httpx.Response | None, T]
-"""Yields requests and is sent their responses, yields pauses and is sent None, and returns what was asked for."""
+"""Yields requests and is sent their responses, yields pauses and is sent None, and returns what was asked for.
+
+Whatever ends a request or a pause, an interruption too, is thrown into it: it undoes what would be half done, and raises it again.
+"""
 
 
 def read(response: httpx.Response | None) -> Any:

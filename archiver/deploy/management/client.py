@@ -72,6 +72,10 @@ class ManagementClient:
         """Remove one version; what its workers are working on is never answered."""
         self._run(operations.unregister(name, version))
 
+    def check_model_api(self) -> None:
+        """Raise ModelApiOff unless models can be registered and removed."""
+        self._run(operations.check_model_api())
+
     def ask_a_worker(self, name: str, version: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
         """Return what the next free worker of a synchronous model says of itself; never to be used on a continuous one."""
         return self._run(operations.ask_a_worker(name, version, timeout_s))
@@ -90,11 +94,16 @@ class ManagementClient:
         try:
             step = next(operation)
             while True:
-                step = operation.send(self._take(step))
+                try:
+                    response = self._take(step)
+                except BaseException as error:  # noqa: BLE001 - the operation raises it again
+                    step = operation.throw(error)
+                else:
+                    step = operation.send(response)
         except StopIteration as end:
             result: T = end.value
             return result
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _unreachable(self.url, error) from error
 
     def _take(self, step: Call | Pause) -> httpx.Response | None:
@@ -139,6 +148,10 @@ class AsyncManagementClient:
         """Remove one version; what its workers are working on is never answered."""
         await self._run(operations.unregister(name, version))
 
+    async def check_model_api(self) -> None:
+        """Raise ModelApiOff unless models can be registered and removed."""
+        await self._run(operations.check_model_api())
+
     async def ask_a_worker(self, name: str, version: str, *, timeout_s: float = 10.0) -> dict[str, Any]:
         """Return what the next free worker of a synchronous model says of itself; never to be used on a continuous one."""
         return await self._run(operations.ask_a_worker(name, version, timeout_s))
@@ -157,11 +170,16 @@ class AsyncManagementClient:
         try:
             step = next(operation)
             while True:
-                step = operation.send(await self._take(step))
+                try:
+                    response = await self._take(step)
+                except BaseException as error:  # noqa: BLE001 - the operation raises it again
+                    step = operation.throw(error)
+                else:
+                    step = operation.send(response)
         except StopIteration as end:
             result: T = end.value
             return result
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _unreachable(self.url, error) from error
 
     async def _take(self, step: Call | Pause) -> httpx.Response | None:
@@ -180,5 +198,5 @@ def _request(call: Call) -> dict[str, Any]:
     return {"method": call.method, "url": call.path, "params": call.params, "timeout": timeout}
 
 
-def _unreachable(url: str, error: httpx.TransportError) -> Unreachable:
+def _unreachable(url: str, error: httpx.RequestError) -> Unreachable:
     return Unreachable(f"no TorchServe answers at {url} ({str(error) or type(error).__name__}): start it, or name its address with --url")

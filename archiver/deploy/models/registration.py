@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from archiver.deploy.local_server import LocalServer
-from archiver.deploy.management import Conflict, ManagementError, ModelNotFound, ModelStatus
+from archiver.deploy.management import Conflict, ManagementError, ModelNotFound, ModelStatus, Refused
 from archiver.deploy.models import store
 from archiver.deploy.models.draining import drained
 from archiver.deploy.models.load_watch import LoadWatch
@@ -22,17 +21,13 @@ from archiver.deploy.served_model import ServedModel
 from archiver.errors import ArchiverError, UsageError
 from archiver.package.verification import verify_archive
 
-# For how long a registration that was interrupted may take to show up.
-_APPEARANCE_S = 5.0
-
 
 @dataclass(frozen=True)
 class _Offer:
-    """An archive as the server takes it: a name in its model store, or a URL. Name and version where they are known beforehand."""
+    """An archive as the server takes it: a name in its model store, or a URL. ``name``: the model's, where it is known beforehand."""
 
     url: str
     name: str | None
-    version: str | None = None
 
 
 def register_model(
@@ -50,43 +45,50 @@ def register_model(
     After a failure or an interruption nothing of it stays. Raises UsageError, ArchiverError for a damaged archive, LoadFailed with the
     worker's own cause, other ManagementErrors.
     """
+    server.management.check_model_api()  # rather now than when it is verified and unpacked
     with _offered(server, source, name, progress) as offer:
-        status = _load(server, offer, progress)
+        status = server.management.register(offer.url, offer.name, on_status=LoadWatch(server, progress))
         try:
             if count > 1:
                 scale_model(server, status, count, progress=progress)
+            return server.management.describe(status.name, status.version)
         except BaseException:
-            server.management.unregister(status.name, status.version)
+            with contextlib.suppress(ManagementError):  # what went wrong first is what is told
+                server.management.unregister(status.name, status.version)
             raise
-    return server.management.describe(status.name, status.version)
 
 
 def unregister_model(
     server: RunningServer, model: ModelStatus, *, drain_timeout_s: float = 60.0, force: bool = False, progress: Progress = SILENT
 ) -> None:
     """Remove a version when nobody uses it any more, or at once with ``force``. Raises StillBusy, NotDrainable, ManagementError."""
+    if not force:
+        _check_removable(server, model)
     with contextlib.nullcontext() if force else drained(server, model, drain_timeout_s, progress):
         server.management.unregister(model.name, model.version)
     if server.local:
         store.remove(model.archive, server.local.model_store)
 
 
-def _load(server: RunningServer, offer: _Offer, progress: Progress) -> ModelStatus:
+def _check_removable(server: RunningServer, model: ModelStatus) -> None:
+    """Raise what the server would say to its removal, before its workers are made to wait for it."""
+    server.management.check_model_api()
+    versions = server.management.versions(model.name)
+    if len(versions) > 1 and any(one.is_default and one.version == model.version for one in versions):
+        raise Refused(
+            f"{model.name} {model.version} is the default and cannot go while there are others: "
+            f"make one of them the default, with `marquee models default {model.name} VERSION`"
+        )
+
+
+def _is_registered(server: RunningServer, name: str, archive: str) -> bool:
+    """Whether a version comes from ``archive``, or may."""
     try:
-        return server.management.register(offer.url, offer.name, on_status=LoadWatch(server, progress))
-    except KeyboardInterrupt:
-        if offer.name and offer.version:
-            _take_back(server, offer.name, offer.version)
-        raise
-
-
-def _take_back(server: RunningServer, name: str, version: str) -> None:
-    """Remove a version whose registration is perhaps still under way."""
-    deadline_s = time.monotonic() + _APPEARANCE_S
-    while time.monotonic() < deadline_s:
-        with contextlib.suppress(ManagementError):
-            return server.management.unregister(name, version)
-        time.sleep(0.1)
+        return any(version.archive == archive for version in server.management.versions(name))
+    except ModelNotFound:
+        return False
+    except ManagementError:
+        return True
 
 
 @contextmanager
@@ -106,13 +108,14 @@ def _offered(server: RunningServer, source: str, name: str | None, progress: Pro
     _check_new(server, model)
     _check_archive(path, progress)
     if model.archive.is_dir() and model.archive.parent == local.model_store.resolve():
-        yield _Offer(model.archive.name, model.name, model.version)
+        yield _Offer(model.archive.name, model.name)
         return
     place = store.place(model.archive, local.model_store, f"{model.name}-{model.version}", progress)
     try:
-        yield _Offer(place.name, model.name, model.version)
+        yield _Offer(place.name, model.name)
     except BaseException:
-        store.remove(place.name, local.model_store)
+        if not _is_registered(server, model.name, place.name):
+            store.remove(place.name, local.model_store)
         raise
 
 

@@ -98,6 +98,8 @@ class FakeTorchServe:
     def _register(self, query: dict[str, str]) -> httpx.Response:
         if not self.has_model_api:
             return not_allowed()
+        if "url" not in query:
+            return error(400, "BadRequestException", "Parameter url is required.")
         url = query["url"]
         if "://" in url and not url.startswith("https://models.example/"):
             return error(404, "ModelNotFoundException", f"Given URL {url} does not match any allowed URL(s)")

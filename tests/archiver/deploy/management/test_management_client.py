@@ -153,6 +153,14 @@ def test_the_model_api_being_off_is_named(client, server, ask):
         ask(client)
 
 
+def test_the_model_api_is_asked_for_without_changing_anything(client, server):
+    client.check_model_api()
+    server.has_model_api = False
+    with pytest.raises(ModelApiOff):
+        client.check_model_api()
+    assert server.requests == ["POST /models"] * 2
+
+
 def test_no_server_is_named_with_its_address(client_of):
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("Connection refused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from archiver.deploy.management import ModelApiOff, Refused
 from archiver.deploy.models import StillBusy, unregister_model
 from archiver.deploy.models.draining import NotDrainable, drained
 from archiver.deploy.models.progress import SILENT
@@ -55,6 +56,19 @@ def test_requests_in_the_queue_are_waited_for(server, pool):
     with pytest.raises(StillBusy, match="embedder 1.0"):
         unregister_model(server, server.management.describe("embedder"), drain_timeout_s=0.5)
     assert workers.are_released()
+
+
+def test_what_may_not_be_removed_is_not_drained(server, fake, pool):
+    workers = pool("embedder", "1.0", 1)
+    workers.version.pending = 3
+    fake.has_model_api = False
+    with pytest.raises(ModelApiOff, match="--model-api"):
+        unregister_model(server, server.management.describe("embedder"))
+    fake.has_model_api = True
+    fake.add("embedder", "2.0")
+    with pytest.raises(Refused, match="embedder 1.0 is the default and cannot go.*`marquee models default embedder VERSION`"):
+        unregister_model(server, server.management.describe("embedder"))
+    assert not any("customized" in request for request in fake.requests), "no worker was to be parked"
 
 
 def test_workers_go_on_if_the_block_fails(server, pool):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from archiver.cli import main
@@ -36,6 +38,17 @@ def test_no_server_is_one_line(run, command):
     assert (code, output) == (1, "")
     assert errors.startswith("marquee: no TorchServe answers at http://127.0.0.1:1 (")
     assert errors.count("\n") == 1
+
+
+def test_what_is_half_done_is_undone_however_it_is_ended(run, monkeypatch):
+    heard = []
+    monkeypatch.setattr("signal.signal", lambda number, handler: heard.append((number, handler)))
+    run("unregister", "bot", "--url", "http://127.0.0.1:1")
+    assert heard == [(signal.SIGTERM, signal.default_int_handler), (signal.SIGHUP, signal.default_int_handler)]
+
+
+def test_scale_says_which_version_it_takes(run):
+    assert "the default one unless given" in " ".join(run("scale", "--help")[1].replace("│", " ").split())
 
 
 def test_two_answers_to_one_question_are_refused(run):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from archiver.deploy.management import Conflict, LoadFailed, Refused
+from archiver.deploy.management import Conflict, LoadFailed, ModelApiOff, Refused, Unreachable
 from archiver.deploy.models import register_model, unregister_model
 from archiver.errors import ArchiverError, UsageError
 from tests.archiver.deploy.management.fake_torchserve import FakeTorchServe, FakeVersion
@@ -102,7 +102,7 @@ def test_a_failed_load_is_told_with_the_workers_words(linking, server, local, ar
     find = linking.answer
 
     def fail(request: httpx.Request) -> httpx.Response:
-        if request.method == "POST":
+        if "url" in request.url.params:
             linking.failing |= set(links(local))
             with log.open("a") as file:
                 file.write(TRACEBACK)
@@ -135,6 +135,72 @@ def test_an_interruption_takes_back_what_was_registered_meanwhile(linking, serve
         register_model(server, str(archive))
     assert linking.models == {}
     assert links(local) == []
+
+
+@pytest.mark.parametrize("name", ["bot", None])
+def test_an_interruption_takes_back_what_lies_in_the_store_too(linking, server, local, name):
+    write_archive(local.model_store / "new")
+    linking.add(name or "unnamed", "1.0")
+    find = linking.answer
+
+    def interrupt(request: httpx.Request) -> httpx.Response:
+        response = find(request)
+        if "url" in request.url.params:
+            linking.add("elsewhere", "1.0")  # by somebody else, at the same time
+            raise KeyboardInterrupt
+        return response
+
+    linking.answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        register_model(server, "new", name=name)
+    assert {model: list(versions) for model, versions in linking.models.items()} == {name or "unnamed": ["1.0"], "elsewhere": ["1.0"]}
+    assert links(local) == ["new"]
+
+
+@pytest.fixture
+def stalling(linking, monkeypatch):
+    """A server that does not answer the next ``num_stalls`` questions about a version in ``stalls_on``."""
+    monkeypatch.setattr("archiver.deploy.management.operations._PAUSE_AFTER_MISS_S", 0.0)
+    monkeypatch.setattr("archiver.deploy.management.operations._MOST_UNDO_POLLS", 2)
+    linking.add("bot", "1.0")
+    linking.stalls_on, linking.num_stalls = {"/models/bot/2.0"}, 3
+    find = linking.answer
+
+    def stall(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path in linking.stalls_on and len(linking.models["bot"]) > 1 and linking.num_stalls:
+            linking.num_stalls -= 1
+            raise httpx.ReadTimeout("timed out")
+        return find(request)
+
+    linking.answer = stall
+    return linking
+
+
+def test_answers_that_are_late_do_not_end_the_wait(stalling, server, archive):
+    assert register_model(server, str(archive)).version == "2.0"
+    assert stalling.num_stalls == 0
+
+
+def test_a_server_that_stalls_for_long_loses_the_registration(stalling, server, local, archive):
+    stalling.num_stalls = 1000
+    with pytest.raises(Unreachable, match="timed out"):
+        register_model(server, str(archive))
+    assert list(stalling.models["bot"]) == ["1.0"]
+    assert links(local) == []
+
+
+def test_what_may_be_registered_still_keeps_its_place(stalling, server, local, archive):
+    stalling.stalls_on, stalling.num_stalls = {"/models/bot", "/models/bot/2.0"}, 1000
+    with pytest.raises(Unreachable):
+        register_model(server, str(archive))
+    assert links(local) == [stalling.models["bot"]["2.0"].archive]
+
+
+def test_without_the_model_api_nothing_is_verified(linking, server, archive):
+    linking.has_model_api = False
+    (archive / "handler.py").unlink()
+    with pytest.raises(ModelApiOff, match="--model-api"):
+        register_model(server, str(archive))
 
 
 def test_workers_that_cannot_be_had_undo_the_registration(linking, server, local, archive):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from archiver.deploy.management import LoadFailed
@@ -76,6 +77,22 @@ def test_new_workers_that_do_not_load_are_ended_again(remote, fake):
         scale_model(remote, remote.management.describe("embedder"), 4)
     model = remote.management.describe("embedder")
     assert (model.max_workers, model.num_ready) == (2, 2), "one that did load may be working by now"
+
+
+def test_new_workers_that_are_not_waited_for_are_ended_again(remote, fake):
+    fake.add("embedder", "1.0", FakeVersion("embedder.mar", workers=1, loadable=1))
+    answer = fake.answer
+
+    def interrupt(request: httpx.Request) -> httpx.Response:
+        response = answer(request)
+        if request.url.params.get("min_worker") == "4":
+            raise KeyboardInterrupt
+        return response
+
+    fake.answer = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        scale_model(remote, remote.management.describe("embedder"), 4)
+    assert remote.management.describe("embedder").max_workers == 1
 
 
 def test_surplus_workers_are_parked_before_they_end(server, pool):
