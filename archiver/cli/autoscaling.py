@@ -12,7 +12,7 @@ from archiver.cli.models import URL, KeyFileOption, ModelName, Url
 def autoscale_command(
     name: ModelName,
     most: Annotated[int, typer.Option("--max", help="The most replicas; memory may allow fewer.")],
-    least: Annotated[int, typer.Option("--min", help="The fewest replicas.")] = 1,
+    least: Annotated[int, typer.Option("--min", help="The fewest replicas, as far as memory allows.")] = 1,
     target_queue_ms: Annotated[float | None, typer.Option(help="How long requests may wait before they run.")] = None,
     target_running: Annotated[float | None, typer.Option(help="Requests in progress, those that wait included, for each replica.")] = None,
     target_kv_usage: Annotated[float | None, typer.Option(help="Share of the KV cache in use, 0 to 1.")] = None,

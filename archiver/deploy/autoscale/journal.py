@@ -70,16 +70,17 @@ class Journal:
         return f"{load}, {{waiting}} waiting".format(target=target, excess=excess, **asdict(reading))
 
     def _why(self, look: Look, decision: Decision) -> str:
-        policy, reason = self._policy, decision.reason
+        policy, reason, affordable = self._policy, decision.reason, look.observation.affordable
+        is_short = affordable is not None and affordable < policy.minimum
         until = f"{self._clock_time(look, decision):%H:%M:%S}"
         return {
             "over target": f"next not before {until}",
             "under target": f"so for {policy.down_cooldown_s:g} s",
-            "out of bounds": f"--min {policy.minimum} --max {policy.maximum}",
+            "out of bounds": f"--min {policy.minimum} --max {policy.maximum}{f', memory suffices for {affordable}' if is_short else ''}",
             "on target": "",
             "cooling down": f"cooling down until {until}",
             "at most": f"--max is {policy.maximum}",
-            "memory is full": f"memory suffices for {look.observation.affordable}",
+            "memory is full": f"memory suffices for {affordable}{f', --min is {policy.minimum}' if is_short else ''}",
             "not settled": "replicas are starting or ending",
             "no metrics": "the model has not reported any metrics yet",
         }[reason]

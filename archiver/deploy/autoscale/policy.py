@@ -26,7 +26,7 @@ HoldReason = Literal["on target", "cooling down", "at most", "memory is full", "
 
 @dataclass(frozen=True)
 class Policy:
-    """``minimum`` to ``maximum`` replicas. Cool-downs in seconds begin when what was ordered last is there.
+    """``minimum`` to ``maximum`` replicas, as far as memory suffices. Cool-downs in seconds begin when what was ordered last is there.
 
     ``down_cooldown_s`` is also how long fewer replicas must have sufficed without a break.
     """
@@ -72,21 +72,30 @@ class Decision:
 
 
 def decide(policy: Policy, state: State, seen: Observation) -> Decision:
-    """Return the number to order, if any, and what to remember. An order lies within the policy's bounds, always."""
+    """Return the number to order, if any, and what to remember.
+
+    An order lies within the policy's bounds, and more replicas within what memory suffices for, even if those are fewer than the minimum.
+    """
     if not seen.is_settled:
         return Decision(State(seen.at_s), "not settled")
-    within = min(max(seen.replicas, policy.minimum), policy.maximum)
+    within = _within_bounds(policy, seen)
     if within != seen.replicas:
         return _order(policy, within, "out of bounds", seen)
     asked = max(_asked(seen), policy.minimum)
     state = _remember(policy, state, seen.at_s, asked)
-    if seen.load is None:
-        return Decision(state, "no metrics")
     if asked > seen.replicas:
         return _grow(policy, state, seen, asked)
+    if seen.load is None:
+        return Decision(state, "no metrics")
     if asked < seen.replicas:
         return _shrink(policy, state, seen)
     return Decision(state, "on target")
+
+
+def _within_bounds(policy: Policy, seen: Observation) -> int:
+    """Return the number next to the one that there is; memory takes nothing away."""
+    most = policy.maximum if seen.affordable is None else max(seen.affordable, seen.replicas)
+    return min(max(seen.replicas, policy.minimum), most, policy.maximum)
 
 
 def _asked(seen: Observation) -> int:
@@ -94,7 +103,7 @@ def _asked(seen: Observation) -> int:
     if seen.load is None:
         return seen.replicas
     if seen.load > 1 + TOLERANCE:
-        return min(_ceil(seen.replicas * seen.load), GROWTH * seen.replicas)
+        return _ceil(seen.replicas * min(seen.load, GROWTH))
     if seen.load > 1:
         return seen.replicas
     return min(_ceil(seen.replicas * seen.occupancy / FILLED), seen.replicas)

@@ -61,6 +61,18 @@ def test_why(lines: Lines, decision: Decision, ending: str):
 
 
 @pytest.mark.parametrize(
+    ("decision", "ending"),
+    [
+        (Decision(STATE, "out of bounds", order=3), "; --min 4 --max 8, memory suffices for 3"),
+        (Decision(STATE, "memory is full"), "; memory suffices for 3, --min is 4"),
+    ],
+)
+def test_a_minimum_that_memory_does_not_suffice_for(lines: Lines, decision: Decision, ending: str):
+    Journal(Policy(4, 8), QUEUE, lines.append, now=lambda: NOON).note(BUSY, decision)
+    assert lines[0].endswith(ending)
+
+
+@pytest.mark.parametrize(
     ("decision", "sentence"),
     [
         (Decision(STATE, "not settled"), "12:00:05 hold 2: replicas are starting or ending"),

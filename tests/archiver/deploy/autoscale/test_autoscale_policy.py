@@ -57,7 +57,7 @@ def linear(demands: Iterable[float]) -> list[Callable[[int], Observation]]:
 
 observations = st.builds(
     lambda load, occupancy, settled, affordable: (load, occupancy, settled, affordable),
-    st.none() | st.floats(0.0, 1e6),
+    st.none() | st.floats(0.0),  # a tiny target makes an infinite load
     st.floats(0.0, 1.0),
     st.booleans(),
     st.none() | st.integers(0, 20),
@@ -73,7 +73,10 @@ def test_an_order_is_within_bounds_and_changes_something(
         return lambda replicas: Observation(index * INTERVAL_S, replicas, settled, load, occupancy, affordable)
 
     for change in run(policy, start, map(look, range(len(seen)))):
-        assert policy.minimum <= change.after <= policy.maximum
+        affordable = seen[round(change.at_s / INTERVAL_S)][-1]
+        assert change.after <= policy.maximum
+        assert change.after >= policy.minimum or change.after == affordable
+        assert affordable is None or change.after <= max(affordable, change.before)
         assert change.after != change.before
 
 
@@ -182,6 +185,13 @@ def test_reasons_to_leave_it(fields: dict[str, float | bool | None], reason: str
 def test_memory_cuts_an_order_and_takes_nothing_away():
     assert see(2, load=2.0, affordable=3).order == 3
     assert see(4, load=0.9, occupancy=0.9, affordable=1).order is None
+
+
+@pytest.mark.parametrize(("replicas", "affordable", "order"), [(1, 2, 2), (1, 9, 4), (1, None, 4), (2, 2, None), (3, 2, None), (9, 2, 8)])
+@pytest.mark.parametrize("load", [None, 0.0, 9.0])
+def test_memory_wins_over_the_minimum(replicas: int, affordable: int | None, order: int | None, load: float | None):
+    decision = decide(Policy(4, 8), State(0.0), Observation(1000.0, replicas, load=load, affordable=affordable))
+    assert (decision.order, decision.reason) == (order, "out of bounds" if order else "memory is full")
 
 
 def test_a_gap_in_the_metrics_counts_as_no_reason_to_shrink():
