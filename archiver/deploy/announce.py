@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -48,27 +49,33 @@ def ready_record(server: TorchServe) -> dict[str, Any]:
 
 
 def curl_snippet(server: TorchServe) -> str:
-    """Return a streamed chat request to paste into a shell."""
-    token = server.token("inference")
+    """Return a streamed chat request to paste into a shell. A key is read where it lies: what is printed may end up in a log."""
     body = {"model": server.models[0].name, "stream": True, "messages": [{"role": "user", "content": _QUESTION}]}
+    key = f"KEY=$(python3 -c 'import json; print({_read_key(server.key_file)})')\n" if server.key_file else ""
     lines = [
         f"curl -N {server.openai_base_url()}/chat/completions",
-        *([f"-H 'Authorization: Bearer {token}'"] if token else []),
+        *(['-H "Authorization: Bearer $KEY"'] if key else []),
         "-H 'Content-Type: application/json'",
         f"-d '{json.dumps(body)}'",
     ]
-    return " \\\n  ".join(lines)
+    return key + " \\\n  ".join(lines)
 
 
 def python_snippet(server: TorchServe) -> str:
     """Return the same request with the ``openai`` client."""
+    imports, key = ("import json\n\n", _read_key(server.key_file)) if server.key_file else ("", '"unused"')
     return f'''\
-from openai import OpenAI
+{imports}from openai import OpenAI
 
-client = OpenAI(base_url="{server.openai_base_url()}", api_key="{server.token("inference") or "unused"}")
+client = OpenAI(base_url="{server.openai_base_url()}", api_key={key})
 messages = [{{"role": "user", "content": "{_QUESTION}"}}]
 for chunk in client.chat.completions.create(model="{server.models[0].name}", messages=messages, stream=True):
     print(chunk.choices[0].delta.content or "", end="", flush=True)'''
+
+
+def _read_key(key_file: Path) -> str:
+    """Return the Python expression that reads the inference key."""
+    return f'json.load(open("{key_file}"))["inference"]["key"]'
 
 
 def _addresses(server: TorchServe) -> list[tuple[str, str]]:

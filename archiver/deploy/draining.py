@@ -16,11 +16,11 @@ _ENDING_S = 15.0
 def drain_workers(sockets: Sequence[Path], timeout_s: float) -> bool:
     """Have the workers behind these control sockets refuse new requests and finish the others within ``timeout_s``, all at once.
 
-    Return whether every request was answered in full. A worker that does not take the order is gone, or goes without an answer to give.
+    Return whether all that took the order answered every request in full. One that does not take it is gone, or hangs.
     """
     pool = ThreadPoolExecutor(max(len(sockets), 1))
     try:
-        return all(pool.map(lambda socket: _drain(socket, timeout_s), sockets))
+        return all(list(pool.map(lambda socket: _drain(socket, timeout_s), sockets)))  # a list: one that gives up ends no other's time
     finally:
         pool.shutdown(wait=False)  # When this is interrupted the workers are about to end, and with them the waiting.
 

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -45,7 +45,7 @@ def serve(request: ServeRequest, *, as_json: bool = False) -> None:
     Standard output gets the ready block, or one line of JSON; progress goes to standard error. Raises UsageError, LoadFailed or ServerDied.
     """
     started = time.monotonic()
-    with _stop_on_signals() as rearm:
+    with _stop_on_signals() as next_signal_counts:
         check_machine(request.port, request.settings)  # before the work of packaging
         models = _prepare(request)
         with _start(models, request) as server:
@@ -56,8 +56,8 @@ def serve(request: ServeRequest, *, as_json: bool = False) -> None:
             try:
                 status = server.wait()
             except _Stopped:
-                rearm()
-                _drain(server)
+                with next_signal_counts():
+                    _drain(server)
                 return
             raise ServerDied(f"TorchServe ended by itself with status {status} (logs: {server.logs})")
 
@@ -93,26 +93,33 @@ def split_name(model: str) -> tuple[str | None, str]:
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], None]]:
-    """Leave the block in order when a signal asks to stop; yield what makes the next signal count again.
+def _stop_on_signals() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Leave the block in order when a signal asks to stop; further ones are ignored, for the stopping is not to be cut short.
 
-    Until then the others are ignored: the stopping, which takes seconds, is not to be cut short.
+    Yields a context manager in which a further one leaves the block, too.
     """
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def arm() -> None:
+    def set_all(handler: signal.Handlers | Callable[[int, FrameType | None], None]) -> None:
         for each in signals:
-            signal.signal(each, stop)
+            signal.signal(each, handler)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        for each in signals:
-            signal.signal(each, signal.SIG_IGN)
+        set_all(signal.SIG_IGN)
         raise _Stopped
 
+    @contextmanager
+    def armed() -> Iterator[None]:
+        set_all(stop)
+        try:
+            yield
+        finally:
+            set_all(signal.SIG_IGN)
+
     previous = {each: signal.getsignal(each) for each in signals}
-    arm()
+    set_all(stop)
     try:
-        yield arm
+        yield armed
     except _Stopped:
         pass
     finally:

@@ -9,6 +9,8 @@ from archiver.errors import UsageError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+_LONGEST_DRAIN_S = 24 * 3600
+
 # What an instance sets itself, from its ports, its models and the flags of the command line.
 _DECIDED_KEYS = frozenset(
     {
@@ -49,8 +51,8 @@ class ServerSettings:
             raise UsageError("--expose-management lets other machines stop and replace models: it does not go with --no-token-auth")
         if self.log_level not in ("debug", "info", "warn", "error"):
             raise UsageError(f"--log-level {self.log_level}: choose debug, info, warn or error")
-        if not self.drain_timeout_s >= 0:
-            raise UsageError(f"--drain-timeout {self.drain_timeout_s:g}: give a number of seconds from 0 up")
+        if not 0 <= self.drain_timeout_s <= _LONGEST_DRAIN_S:
+            raise UsageError(f"--drain-timeout {self.drain_timeout_s:g}: give a number of seconds from 0 to {_LONGEST_DRAIN_S}")
         for key in sorted(_DECIDED_KEYS & self.properties.keys()):
             raise UsageError(f"--ts-config sets {key}, which marquee serve decides itself: leave it out; --host and --port move the server")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from archiver.deploy.announce import curl_snippet, python_snippet
 from archiver.deploy.launch import TorchServe
 from archiver.deploy.management import LoadFailed
 from archiver.deploy.readiness import ServerDied
@@ -126,6 +128,12 @@ def test_token_auth_lets_nobody_in_without_the_key(make_model):
         assert post(server, Authorization=f"Bearer {server.token('inference')}").content == b"hello"
         assert len(server.worker_pids()) == 1
         assert server.key_file and server.key_file.stat().st_mode & 0o077 == 0
+        curl, python = curl_snippet(server), python_snippet(server)
+        key = str(server.token("inference"))
+        assert key not in curl + python
+        told = subprocess.run(["bash", "-c", f'{curl.partition("curl")[0]} echo "$KEY"'], capture_output=True, text=True, check=True)
+        assert told.stdout.strip() == key
+        assert eval(python[python.index("json.load") :].partition(")\n")[0], {"json": json, "open": open}) == key
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,11 @@ def test_out_of_range(port):
         claim_ports(port)
 
 
+def test_an_address_of_another_machine_is_no_port_in_use():
+    with pytest.raises(UsageError, match=r"cannot listen at 192\.0\.2\.1"):
+        claim_ports(0, ServerSettings(host="192.0.2.1"))
+
+
 def test_unknown_host():
     with pytest.raises(UsageError, match="no such address"):
         claim_ports(0, ServerSettings(host="no.such.host.invalid"))

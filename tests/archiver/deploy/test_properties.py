@@ -99,6 +99,12 @@ def test_management_is_never_public_without_a_key():
         ServerSettings(management_host="0.0.0.0", token_auth=False)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), 1e10])
+def test_a_drain_has_an_end(seconds):
+    with pytest.raises(UsageError, match="--drain-timeout"):
+        ServerSettings(drain_timeout_s=seconds)
+
+
 def test_models_are_registered_over_http_only_where_it_is_asked_for(write):
     assert write()["enable_model_api"] == "false"
     assert write(model_api=True)["enable_model_api"] == "true"
