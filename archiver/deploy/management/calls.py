@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -38,11 +38,19 @@ Whatever ends a request or a pause, an interruption too, is thrown into it: it u
 """
 
 
-def read(response: httpx.Response | None) -> Any:
-    """Return the JSON of an answer; raise the error that stands for any other than 2xx."""
+def _as_it_is(answer: Any) -> Any:
+    return answer
+
+
+def read(response: httpx.Response | None, parse: Callable[[Any], T] = _as_it_is) -> T:
+    """Return what ``parse`` makes of an answer's JSON; raise the error that stands for any that is not 2xx or not TorchServe's."""
     assert response is not None, "a call was answered like a pause"
     if response.is_success:
-        return response.json()
+        try:
+            return parse(response.json())
+        except (ValueError, LookupError, TypeError, AttributeError):  # not JSON, or none of that form
+            root = response.url.copy_with(path="/", query=None)
+            raise Refused(f"what answers at {root} is no TorchServe: name its management API's address with --url") from None
     message = _message(response)
     if is_key_refused(response):
         raise Unauthorized(

@@ -25,12 +25,12 @@ class KeyFile:
     path: Path
 
     def key(self, purpose: Purpose | Literal["API"]) -> str | None:
-        """Return a key, or None while there is no such file or it is half written. Raises OSError if we may not read it."""
+        """Return a key, or None as long as the file is absent, half written or no key file. Raises OSError if we may not read it."""
         try:
-            key: str = json.loads(self.path.read_text())[purpose]["key"]
-        except (FileNotFoundError, ValueError, KeyError):
+            key = json.loads(self.path.read_text())[purpose]["key"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return key
+        return key if isinstance(key, str) and key.isascii() else None
 
 
 class KeyAuth(httpx.Auth):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +17,7 @@ import httpx
 
 from archiver.deploy.management.calls import Call, Operation, Pause, read
 from archiver.deploy.management.errors import LoadFailed, ManagementError, ModelNotFound, Refused
-from archiver.deploy.management.status import ModelStatus, ModelSummary, read_status, read_summary
+from archiver.deploy.management.status import ModelStatus, ModelSummary, read_page, read_statuses, read_worker_answer
 from archiver.errors import UsageError
 
 OnStatus = Callable[[ModelStatus], None]
@@ -36,10 +37,10 @@ _AT_ONCE = {"synchronous": "false"}  # registering waits unless it is told not t
 def list_models() -> Operation[tuple[ModelSummary, ...]]:
     """Return all registered models."""
     models: list[ModelSummary] = []
-    page: dict[str, Any] = {"nextPageToken": "0"}
-    while "nextPageToken" in page:
-        page = read((yield Call("GET", "/models", {"limit": "100", "next_page_token": page["nextPageToken"]})))
-        models += map(read_summary, page["models"])
+    token: str | None = "0"
+    while token:
+        page, token = read((yield Call("GET", "/models", {"limit": "100", "next_page_token": token})), read_page)
+        models += page
     return tuple(models)
 
 
@@ -48,18 +49,18 @@ def describe(name: str, version: str | None = None) -> Operation[ModelStatus]:
 
     The plain description only: ``?customized=true`` asks the worker, which a busy continuous handler does not survive.
     """
-    (default,) = read((yield Call("GET", _path(name))))
-    if version in (None, default["modelVersion"]):
-        return read_status(default, is_default=True)
-    (described,) = read((yield Call("GET", _path(name, version))))
-    return read_status(described, is_default=False)
+    (default,) = read((yield Call("GET", _path(name))), read_statuses)
+    if version in (None, default.version):
+        return replace(default, is_default=True)
+    (described,) = read((yield Call("GET", _path(name, version))), read_statuses)
+    return described
 
 
 def versions(name: str) -> Operation[tuple[ModelStatus, ...]]:
     """Return all versions of a model, in the server's order."""
-    (default,) = read((yield Call("GET", _path(name))))
-    every = read((yield Call("GET", _path(name, "all"))))
-    return tuple(read_status(one, is_default=one["modelVersion"] == default["modelVersion"]) for one in every)
+    (default,) = read((yield Call("GET", _path(name))), read_statuses)
+    every = read((yield Call("GET", _path(name, "all"))), read_statuses)
+    return tuple(replace(one, is_default=one.version == default.version) for one in every)
 
 
 def register(archive: str, name: str | None, workers: int, on_status: OnStatus) -> Operation[ModelStatus]:
@@ -120,9 +121,7 @@ def check_model_api() -> Operation[None]:
 
 def ask_a_worker(name: str, version: str, timeout_s: float) -> Operation[dict[str, Any]]:
     """Return what the next free worker says of itself. For synchronous models only; a busy continuous worker does not survive it."""
-    (described,) = read((yield Call("GET", _path(name, version), {"customized": "true"}, timeout_s)))
-    answer: dict[str, Any] = described.get("customizedMetadata") or {}
-    return answer
+    return read((yield Call("GET", _path(name, version), {"customized": "true"}, timeout_s)), read_worker_answer)
 
 
 def _want_workers(name: str, version: str, workers: int) -> Operation[None]:

@@ -63,9 +63,21 @@ class ModelStatus:
         return self.num_ready >= self.min_workers
 
 
-def read_summary(entry: Mapping[str, Any]) -> ModelSummary:
-    """Read an entry of ``GET /models``."""
-    return ModelSummary(entry["modelName"], entry["modelUrl"])
+def read_page(answer: Any) -> tuple[list[ModelSummary], str | None]:
+    """Read ``GET /models``: some models, and the token of the next page if there are more."""
+    return [ModelSummary(entry["modelName"], entry["modelUrl"]) for entry in answer["models"]], answer.get("nextPageToken")
+
+
+def read_statuses(answer: Any) -> tuple[ModelStatus, ...]:
+    """Read ``GET /models/<name>`` in any of its forms: one version or more, about none of which it says whether it is the default."""
+    if not answer:
+        raise ValueError("a model has at least one version")
+    return tuple(read_status(description, is_default=False) for description in answer)
+
+
+def read_worker_answer(answer: Any) -> dict[str, Any]:
+    """Read what a worker says of itself in ``GET /models/<name>?customized=true``."""
+    return dict(answer[0].get("customizedMetadata") or {})
 
 
 def read_status(description: Mapping[str, Any], *, is_default: bool) -> ModelStatus:

@@ -178,6 +178,22 @@ def test_an_answer_that_is_not_torchserves_is_an_error_too(client_of):
         client_of(server).describe("bot")
 
 
+@pytest.mark.parametrize("text", ["<html>", "[]", "{}", '"bot"', "null", '[{"id": "7"}]', '{"object": "list", "data": []}'])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.list(),
+        lambda client: client.describe("bot"),
+        lambda client: client.versions("bot"),
+    ],
+)
+def test_another_server_is_told_from_torchserve(client_of, ask, text):
+    server = FakeTorchServe()
+    server.answer = lambda request: httpx.Response(200, text=text)  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="what answers at http://127.0.0.1:8081/ is no TorchServe: name its .* --url"):
+        ask(client_of(server))
+
+
 @pytest.fixture
 def locked(server: FakeTorchServe, tmp_path: Path) -> FakeTorchServe:
     server.key_file = tmp_path / "key_file.json"
@@ -218,7 +234,11 @@ def test_keys_that_open_nothing_are_tried_once(client_of, locked, tmp_path):
     assert [request.split("?")[0] for request in locked.requests] == ["GET /models", "GET /token"]
 
 
-def test_a_half_written_key_file_has_no_key(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    ['{"management": {"key": "abc', "[1]", '"management"', "null", '{"management": "x"}', '{"management": {"key": 7}}', "\N{SNOWMAN}"],
+)
+def test_a_half_written_key_file_has_no_key(tmp_path, text):
     path = tmp_path / "key_file.json"
-    path.write_text('{"management": {"key": "abc')
+    path.write_text(text)
     assert KeyFile(path).key("management") is None
