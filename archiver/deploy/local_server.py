@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
+from archiver.deploy.addresses import parse_address
 from archiver.deploy.management import KeyFile, ModelStatus, WorkerStatus
 from archiver.deploy.worker_control import WorkerControl
 from handlers.worker_directory import control_socket, worker_directory
@@ -79,15 +79,15 @@ class LocalServer:
 
 def find_local_server(management_url: str) -> LocalServer | None:
     """Return the server of this user and machine that listens at ``management_url``; None if that is another's, or psutil is missing."""
-    parts = urlsplit(management_url)
-    if not util.find_spec("psutil") or not _is_here(parts.hostname or ""):
+    address = parse_address(management_url)
+    if not util.find_spec("psutil") or not _is_here(address.host):
         return None
     import psutil
 
     for process in _frontends():
         # Processes end while they are looked at, and those of containers cannot always be.
         with contextlib.suppress(psutil.Error, OSError):
-            if parts.port in _listening_ports(process) and _shares_files(process.pid):
+            if address.port in _listening_ports(process) and _shares_files(process.pid):
                 return LocalServer.from_process(process.pid, process.cmdline(), process.environ(), Path(process.cwd()))
     return None
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
+from archiver.deploy.addresses import INFERENCE_TO_MANAGEMENT, neighbour, parse_address
 from archiver.deploy.local_server import LocalServer, find_local_server
 from archiver.deploy.management import KeyFile, ManagementClient
 from archiver.errors import UsageError
@@ -30,11 +30,12 @@ class RunningServer:
         """Return the server whose management API is at ``url``, without asking it yet.
 
         The key file of a server on this machine is found; so is its inference address. Another's is taken to be the port before.
-        Raises UsageError for an address that is none, or a key file that is not there.
+        Raises UsageError for an address that is none or has no port, or a key file that is not there.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not parts.port:
+        if not parse_address(url).port:
             raise UsageError(f"--url {url}: write the management API's address with its port, as {MANAGEMENT_URL}")
+        if inference_url:
+            parse_address(inference_url)
         if key_file and not key_file.is_file():
             raise UsageError(f"--key-file {key_file}: no such file; TorchServe writes it into the directory it was started in")
         local = find_local_server(url)
@@ -52,6 +53,4 @@ def _inference_url(management_url: str, local: LocalServer | None) -> str:
     configured = local.properties().get("inference_address") if local else None
     if configured:
         return configured.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
-    parts = urlsplit(management_url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}:{(parts.port or 1) - 1}"
+    return neighbour(management_url, -INFERENCE_TO_MANAGEMENT)

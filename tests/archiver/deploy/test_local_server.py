@@ -51,10 +51,17 @@ def test_without_local_knowledge_inference_is_on_the_port_before():
         assert server.inference_url == "http://192.0.2.2:80"
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8081", "http://127.0.0.1", "ftp://127.0.0.1:8081", "http://:8081"])
-def test_an_address_needs_a_scheme_and_a_port(url):
-    with pytest.raises(UsageError, match="--url"):
+@pytest.mark.parametrize(
+    ("url", "words"), [("http://127.0.0.1", "--url http://127.0.0.1: .* with its port"), ("http://[::1:8081", "no address")]
+)
+def test_an_address_needs_a_port(url, words):
+    with pytest.raises(UsageError, match=words):
         RunningServer.at(url)
+
+
+def test_the_inference_address_is_looked_at_too():
+    with pytest.raises(UsageError, match="http://127.0.0.1:8o80 is no address"):
+        RunningServer.at("http://192.0.2.1:9081", inference_url="http://127.0.0.1:8o80")
 
 
 def test_a_key_file_must_be_there(tmp_path):
