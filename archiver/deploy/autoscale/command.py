@@ -22,6 +22,8 @@ from archiver.errors import UsageError
 
 _SHORTEST_INTERVAL_S = 2.0
 """The metrics change once a second."""
+_LONGEST_S = 86_400.0
+"""A day, for an interval or a cool-down: whoever wants more does not want to autoscale, and clocks end somewhere."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,14 @@ def _check(request: AutoscaleRequest) -> None:
         raise UsageError(f"--min must be 1 or more, got {policy.minimum}")
     if policy.maximum < policy.minimum:
         raise UsageError(f"--max must be --min ({policy.minimum}) or more, got {policy.maximum}")
-    if not _SHORTEST_INTERVAL_S <= request.interval_s < math.inf:
-        raise UsageError(f"--interval must be {_SHORTEST_INTERVAL_S:g} seconds or more, as metrics change once a second")
-    for option, seconds in (("--up-cooldown", policy.up_cooldown_s), ("--down-cooldown", policy.down_cooldown_s)):
-        if not 0 <= seconds < math.inf:
-            raise UsageError(f"{option} must be 0 seconds or more, got {seconds:g}")
+    durations = [
+        ("--interval", request.interval_s, _SHORTEST_INTERVAL_S),
+        ("--up-cooldown", policy.up_cooldown_s, 0.0),
+        ("--down-cooldown", policy.down_cooldown_s, 0.0),
+    ]
+    for option, seconds, least in durations:
+        if not least <= seconds <= _LONGEST_S:  # true for NaN, too
+            raise UsageError(f"{option} must be from {least:g} to {_LONGEST_S:g} seconds, got {seconds:g}")
 
 
 def find_metrics_url(server: RunningServer) -> str:

@@ -23,6 +23,9 @@ from archiver.deploy.top.snapshot import Snapshot
 from archiver.deploy.top.watch import Watch
 from archiver.errors import ArchiverError, UsageError
 
+_LONGEST_INTERVAL_S = 86_400.0
+"""A day: what is not looked at for longer is not watched, and clocks end somewhere."""
+
 Show = Callable[[Snapshot], None]
 
 
@@ -31,8 +34,8 @@ def top(url: str, interval_s: float, *, once: bool = False, as_json: bool = Fals
 
     Raises UsageError for an address or an interval that is none, and ArchiverError if there is nothing for the one frame.
     """
-    if not interval_s > 0:
-        raise UsageError(f"--interval {interval_s:g}: give a number of seconds above 0")
+    if not 0 < interval_s <= _LONGEST_INTERVAL_S:
+        raise UsageError(f"--interval {interval_s:g}: give a number of seconds above 0, at most {_LONGEST_INTERVAL_S:g}")
     metrics = Metrics(url, scrape)
     console = Console(highlight=False)
     with closing(Inventory(lambda: _management(metrics.url))) as inventory, suppress(KeyboardInterrupt):

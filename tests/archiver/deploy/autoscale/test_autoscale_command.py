@@ -56,10 +56,11 @@ def test_a_target_that_cannot_be(options: dict[str, float], message: str):
     [
         (Policy(0, 2), 5.0, "--min must be 1 or more, got 0"),
         (Policy(3, 2), 5.0, r"--max must be --min \(3\) or more, got 2"),
-        (Policy(1, 2), 1.0, "--interval must be 2 seconds or more"),
-        (Policy(1, 2), math.nan, "--interval must be 2 seconds or more"),
-        (Policy(1, 2, up_cooldown_s=-1.0), 5.0, "--up-cooldown must be 0 seconds or more, got -1"),
-        (Policy(1, 2, down_cooldown_s=math.inf), 5.0, "--down-cooldown must be 0 seconds or more, got inf"),
+        (Policy(1, 2), 1.0, "--interval must be from 2 to 86400 seconds, got 1"),
+        (Policy(1, 2), math.nan, "--interval must be from 2 to 86400 seconds, got nan"),
+        (Policy(1, 2), 1e300, "--interval must be from 2 to 86400 seconds, got 1e\\+300"),
+        (Policy(1, 2, up_cooldown_s=-1.0), 5.0, "--up-cooldown must be from 0 to 86400 seconds, got -1"),
+        (Policy(1, 2, down_cooldown_s=math.inf), 5.0, "--down-cooldown must be from 0 to 86400 seconds, got inf"),
     ],
 )
 def test_numbers_that_cannot_be(nobody: RunningServer, policy: Policy, interval_s: float, message: str):
