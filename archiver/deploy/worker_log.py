@@ -17,7 +17,7 @@ LOADING = "MARQUEE LOADING: "
 
 # As config/log4j2.xml lays a line out. A Java stack trace follows its line without this head.
 _LINE = re.compile(r"^\S+ \[(?P<level>\w+) *\] (?P<thread>.+?) [\w.$]+ - (?P<message>.*)$")
-_WORKER = re.compile(r"^W-\d+-(?P<model>.+)_[^_]+?(?P<output>-stdout|-stderr)?$")
+_WORKER = re.compile(r"^W-\d+-(?P<version>.+?)(?P<output>-stdout|-stderr)?$")
 # How TorchServe 0.12 puts the end of a worker: the worker itself, the frontend when its connection broke, the frontend when none came.
 _VERDICT = re.compile(r"^(Backend worker process died\.|Load model failed: .*|Backend worker error)$")
 _TIMED_OUT = "Backend worker did not respond in given time"
@@ -30,7 +30,7 @@ _SETTLED_S, _SILENT_S = 0.3, 2.0
 
 @dataclass
 class _WorkerStory:
-    """What is known of one model's workers. Monotonic times in seconds: the first death, and when the last line about them was read."""
+    """What is known of one version's workers. Monotonic times in seconds: the first death, and when the last line about them was read."""
 
     output: list[str] = field(default_factory=list)
     activity: str = ""
@@ -45,7 +45,7 @@ class ServerLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
-        self._stories: dict[str, _WorkerStory] = {}
+        self._stories: dict[str, _WorkerStory] = {}  # by <model>_<version>
         self._speaker = _WorkerStory()  # whose frontend thread wrote the last line, for the stack trace below it
         self.last_error = ""
         """The last error of the frontend that concerns no worker."""
@@ -65,13 +65,13 @@ class ServerLog:
             elif _TIMED_OUT in line:
                 self._speaker.has_timed_out = True
 
-    def activity(self, model: str) -> str:
-        """Return what the model's worker said last that it is doing, or the empty string."""
-        return self._story(model).activity
+    def activity(self, model: str, version: str | None = None) -> str:
+        """Return what the model's worker said last that it is doing, or the empty string. ``version``: of which, if there are several."""
+        return self._story(model, version).activity
 
-    def failure(self, model: str) -> str | None:
-        """Return why the model failed to load, in one line, or None as long as it did not."""
-        story = self._story(model)
+    def failure(self, model: str, version: str | None = None) -> str | None:
+        """Return why the model failed to load, in one line, or None as long as it did not. ``version``: which, if there are several."""
+        story = self._story(model, version)
         if story.has_timed_out:
             return "it did not load in time; raise startupTimeout (seconds) in the archive's model-config.yaml"
         now = time.monotonic()
@@ -95,7 +95,7 @@ class ServerLog:
         if worker is None:
             self.last_error = message if level == "ERROR" else self.last_error
             return
-        story = self._story(worker["model"])
+        story = self._stories.setdefault(worker["version"], _WorkerStory())
         story.heard_at = time.monotonic()
         if _VERDICT.match(message) and story.died_at is None:
             story.died_at = story.heard_at
@@ -106,8 +106,11 @@ class ServerLog:
         else:
             story.output.append(message)
 
-    def _story(self, model: str) -> _WorkerStory:
-        return self._stories.setdefault(model, _WorkerStory())
+    def _story(self, model: str, version: str | None) -> _WorkerStory:
+        if version is not None:
+            return self._stories.get(f"{model}_{version}", _WorkerStory())
+        of_model = (story for name, story in self._stories.items() if name.rpartition("_")[0] == model)
+        return next(of_model, _WorkerStory())
 
 
 def unhandled_exception(lines: Iterable[str]) -> str | None:

@@ -21,8 +21,8 @@ class LoadWatch:
         activity = ""
         if self._log:
             self._log.update()
-            if cause := self._log.failure(status.name):
+            if cause := self._log.failure(status.name, status.version):
                 raise LoadFailed(f"{status.name} {status.version} failed to load: {cause} (log: {self._path})")
-            activity = self._log.activity(status.name)
+            activity = self._log.activity(status.name, status.version)
         ready = f"{status.num_ready} of {status.min_workers} workers ready"
         self._progress.doing(f"{status.name} {status.version}: {activity or 'loading'}, {ready}")

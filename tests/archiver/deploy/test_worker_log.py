@@ -29,10 +29,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "torchserve.log"
 
 
-def worker_says(path: Path, text: str, model: str = "my-bot.2_x", output: str = "-stdout") -> None:
+def worker_says(path: Path, text: str, version: str = "1.0", output: str = "-stdout") -> None:
     with path.open("a") as file:
         for line in text.splitlines():
-            file.write(f"2026-01-01T00:00:00,000 [INFO ] W-9000-{model}_1.0{output} MODEL_LOG - {line}\n")
+            file.write(f"2026-01-01T00:00:00,000 [INFO ] W-9000-my-bot.2_x_{version}{output} MODEL_LOG - {line}\n")
 
 
 def frontend_says(path: Path, line: str, level: str = "WARN ") -> None:
@@ -65,6 +65,21 @@ def test_cause_is_the_exception_once_the_output_has_settled(path, clock):
     clock[0] += 0.5
     assert log.failure("my-bot.2_x") == "ValueError: no such layer: 7"
     assert log.failure("another") is None
+
+
+def test_each_version_has_a_cause_of_its_own(path, clock):
+    log = ServerLog(path)
+    worker_says(path, TRACEBACK)
+    worker_says(path, "MARQUEE LOADING: loading weights", version="2.0_rc")
+    log.update()
+    clock[0] += 0.5
+    assert log.failure("my-bot.2_x", "1.0") == "ValueError: no such layer: 7"
+    assert log.failure("my-bot.2_x", "2.0_rc") is None
+    assert log.activity("my-bot.2_x", "2.0_rc") == "loading weights"
+    worker_says(path, "Backend worker process died.", version="2.0_rc")
+    log.update()
+    clock[0] += 2.5
+    assert "died without a message" in str(log.failure("my-bot.2_x", "2.0_rc"))
 
 
 def test_reads_what_is_appended_and_never_half_a_line(path, clock):

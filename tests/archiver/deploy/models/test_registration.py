@@ -114,6 +114,22 @@ def test_a_failed_load_is_told_with_the_workers_words(linking, server, local, ar
     assert links(local) == []
 
 
+def test_the_death_of_another_version_fails_no_load(linking, server, local, archive):
+    linking.add("bot", "1.0")
+    find = linking.answer
+
+    def die(request: httpx.Request) -> httpx.Response:
+        if "url" in request.url.params:
+            linking.failing.add(request.url.params["url"])
+            (local.logs / "torchserve.log").write_text(TRACEBACK.replace("bot_2.0", "bot_1.0"))
+        if request.url.path == "/models/bot/2.0" and (new := linking.models["bot"].get("2.0")) and new.age > 3:
+            new.loadable = 1
+        return find(request)
+
+    linking.answer = die
+    assert register_model(server, str(archive)).version == "2.0"
+
+
 def test_a_failed_load_elsewhere_points_to_the_log(remote, fake):
     fake.store["bot.mar"] = ("2.0", FakeVersion(""))
     fake.failing.add("bot.mar")
