@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from archiver.deploy.chat.printable import printable
 from archiver.deploy.launch import TorchServe
+from archiver.printable import printable
 from tests.contract.clients import PATIENCE_S, ModelClient, counter, wait_until
 from tests.contract.terminal import CTRL_C, CTRL_D, Terminal
 

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.text import Text
 
 from archiver.deploy.chat.commands import parse
-from archiver.deploy.chat.printable import printable
 from archiver.deploy.chat.reader import history_file, kept_history, read_message
 from archiver.deploy.chat.session import Session
 from archiver.deploy.chat.stream import ChatError
 from archiver.errors import ArchiverError
+from archiver.printable import printable
 
 
 def converse(session: Session, console: Console, greeting: str) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from archiver.deploy.chat.printable import printable
 from archiver.errors import ArchiverError
+from archiver.printable import printable
 
 
 class ChatError(ArchiverError):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archiver.deploy.chat.answer import Answer
-from archiver.deploy.chat.printable import printable
+from archiver.printable import printable
 
 
 class View(Protocol):

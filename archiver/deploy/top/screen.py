@@ -11,9 +11,9 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from archiver.deploy.chat.printable import printable
 from archiver.deploy.top.drawing import bar, duration, number, sparkline
 from archiver.deploy.top.snapshot import ModelRow, Snapshot
+from archiver.printable import printable
 
 _FULL_KV = 0.9
 _UNKNOWN = Text("–", style="dim")

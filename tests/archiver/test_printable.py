@@ -1,4 +1,4 @@
-"""What a model writes must not be able to act on the terminal."""
+"""What comes from elsewhere must not be able to act on the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.deploy.chat.printable import printable
+from archiver.printable import printable
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # half surrogate pairs too, which JSON can carry
 
