@@ -16,13 +16,13 @@ _TIMEOUT = httpx.Timeout(10, connect=5, read=600)
 
 
 class ChatClient:
-    """One OpenAI base URL. ``key`` goes into the Authorization header. Not thread-safe: one answer at a time."""
+    """One OpenAI base URL; ``auth`` must not read what is streamed. Not thread-safe: one answer at a time."""
 
-    def __init__(self, base_url: str, key: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, base_url: str, auth: httpx.Auth | None = None, transport: httpx.BaseTransport | None = None) -> None:
         self.base_url = base_url
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        headers = {"Content-Type": "application/json"}
         # A proxy from the environment has no business between a server and who tries it out.
-        self._http = httpx.Client(base_url=base_url, headers=headers, timeout=_TIMEOUT, transport=transport, trust_env=False)
+        self._http = httpx.Client(base_url=base_url, auth=auth, headers=headers, timeout=_TIMEOUT, transport=transport, trust_env=False)
 
     def models(self) -> list[str]:
         """Return the names of the models behind this URL. Raises ChatError."""
@@ -55,7 +55,10 @@ class ChatClient:
         try:
             yield
         except httpx.ConnectError as error:
-            raise ChatError(f"cannot reach {self.base_url} ({error}): is the server running, and is this its address?") from None
+            url = error.request.url  # not always under ours: keys are renewed elsewhere
+            raise ChatError(
+                f"cannot reach {url.scheme}://{url.netloc.decode()} ({error}): is the server running, and is this its address?"
+            ) from None
         except httpx.TimeoutException:
             raise ChatError(f"{self.base_url} does not answer") from None
         except httpx.TransportError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from archiver.deploy.addresses import INFERENCE_TO_MANAGEMENT, neighbour
+from archiver.deploy.chat.authorization import GivenKey, StreamKeyAuth
 from archiver.deploy.chat.client import ChatClient
 from archiver.deploy.chat.commands import Say, read_assignment
 from archiver.deploy.chat.conversation import Conversation
@@ -65,10 +66,12 @@ def chat(request: ChatRequest, *, as_json: bool = False) -> None:
 
 
 def _connect(request: ChatRequest) -> ChatClient:
-    """Return the client of the model's URL. The key of a server of this user on this machine is found."""
+    """Return the client of the model's URL. The key of a server of this user on this machine is found, and renewed when it expires."""
+    given = GivenKey(request.key) if request.key else None
     with RunningServer.at(neighbour(request.url, INFERENCE_TO_MANAGEMENT), key_file=request.key_file) as server:
         base_url = openai_base_url(request.url, request.model, lambda: _default_versions(server.management))
-        return ChatClient(base_url, request.key or (server.keys.key("inference") if server.keys else None))
+        found = StreamKeyAuth(server.keys, "inference", server.management.url) if server.keys else None
+        return ChatClient(base_url, given or found)
 
 
 def _default_versions(management: ManagementClient) -> dict[str, str]:

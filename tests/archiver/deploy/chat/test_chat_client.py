@@ -9,6 +9,7 @@ from contextlib import closing
 import httpx
 import pytest
 
+from archiver.deploy.chat.authorization import GivenKey
 from archiver.deploy.chat.client import ChatClient
 from archiver.deploy.chat.endpoint import openai_base_url
 from archiver.deploy.chat.stream import ChatError, Chunk
@@ -17,8 +18,8 @@ from archiver.errors import UsageError
 URL = "http://here/predictions/bot/1.0/v1"
 
 
-def client_of(handler: Callable[[httpx.Request], httpx.Response], key: str | None = None) -> ChatClient:
-    return ChatClient(URL, key, httpx.MockTransport(handler))
+def client_of(handler: Callable[[httpx.Request], httpx.Response], auth: httpx.Auth | None = None) -> ChatClient:
+    return ChatClient(URL, auth, httpx.MockTransport(handler))
 
 
 def test_asks_as_the_api_wants_it():
@@ -28,7 +29,7 @@ def test_asks_as_the_api_wants_it():
         seen.append(request)
         return httpx.Response(200, content=b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n\n')
 
-    with closing(client_of(answer, key="secret")) as client:
+    with closing(client_of(answer, GivenKey("secret"))) as client:
         assert list(client.stream({"messages": [{"content": "\udcff"}]})) == [Chunk("Hi")]
     (request,) = seen
     assert (request.method, str(request.url)) == ("POST", f"{URL}/chat/completions")
@@ -66,7 +67,7 @@ def failing(error: type[httpx.TransportError]) -> Callable[[httpx.Request], http
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        (failing(httpx.ConnectError), f"cannot reach {URL} (refused): is the server running"),
+        (failing(httpx.ConnectError), "cannot reach http://here (refused): is the server running"),
         (failing(httpx.ReadTimeout), f"{URL} does not answer"),
         (failing(httpx.RemoteProtocolError), "the server broke the answer off (refused)"),
         (lambda _: httpx.Response(400, json={"error": {"message": "too hot"}}), "too hot"),
