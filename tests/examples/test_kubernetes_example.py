@@ -148,6 +148,16 @@ def test_selectors_find_the_pods(objects, deployment):
         assert selector.items() <= labels
 
 
+def test_the_network_policy_finds_kserves_pods_too(objects):
+    """KServe gives a predictor's pods its ``labels``, and opens the ports of the runtime that it names."""
+    policy = objects["NetworkPolicy/marquee"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= objects["InferenceService/tinychat"]["spec"]["predictor"]["labels"].items()
+    (container,) = containers(objects["ServingRuntime/marquee"])
+    assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} <= {port["name"] for port in container["ports"]}
+    service = objects["Service/tinychat"]["spec"]["selector"]
+    assert not service.items() <= objects["InferenceService/tinychat"]["spec"]["predictor"]["labels"].items(), "it is another's"
+
+
 def test_everything_is_in_one_namespace(objects):
     assert {each["metadata"].get("namespace", "marquee") for each in objects.values()} == {"marquee"}
 
