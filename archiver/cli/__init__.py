@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 from archiver import __version__
 from archiver.cli import autoscaling, models, packaging, planning, quantizing, serving, watching
 from archiver.errors import ArchiverError
+from archiver.printable import printable
 
 app = typer.Typer(
     name="marquee",
@@ -69,7 +70,7 @@ def main() -> NoReturn:
             raise
         message, exit_code = _explain(error)
         if message:  # help on a bare command has said it all
-            typer.echo(f"marquee: {message}", err=True)
+            typer.echo(f"marquee: {printable(message)}", err=True)  # it may quote a server, a log or an archive
         sys.exit(exit_code)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from archiver.cli.options import AsJson
+from archiver.printable import printable
 
 if TYPE_CHECKING:
     from archiver.deploy.running_server import RunningServer
@@ -96,7 +97,7 @@ def register_command(
     if as_json:
         show_json(ListedModel(model).to_dict())
     else:
-        typer.echo(f"{model.name} {model.version} is registered{'' if model.is_default else ', not as the default'}")
+        _tell(f"{model.name} {model.version} is registered{'' if model.is_default else ', not as the default'}")
 
 
 @app.command("scale")
@@ -128,7 +129,7 @@ def scale_command(
     if as_json:
         show_json(asdict(scaled))
     else:
-        typer.echo(f"{name} {scaled.version}: {scaled.unit} from {scaled.before} to {scaled.after}")
+        _tell(f"{name} {scaled.version}: {scaled.unit} from {scaled.before} to {scaled.after}")
 
 
 @app.command("default")
@@ -150,7 +151,7 @@ def default_command(
     if as_json:
         show_json({"name": name, "default": version})
     else:
-        typer.echo(f"{name} {version} is the default")
+        _tell(f"{name} {version} is the default")
 
 
 @app.command("unregister")
@@ -179,7 +180,7 @@ def unregister_command(
     if as_json:
         show_json({"name": name, "unregistered": model.version})
     else:
-        typer.echo(f"{name} {model.version} is unregistered")
+        _tell(f"{name} {model.version} is unregistered")
 
 
 @app.command("roll")
@@ -216,13 +217,17 @@ def roll_command(
     if as_json:
         show_json(asdict(rolled))
     else:
-        typer.echo(f"{name} rolled from {rolled.old_version} to {rolled.new_version}")
+        _tell(f"{name} rolled from {rolled.old_version} to {rolled.new_version}")
 
 
 def _server(url: str, key_file: Path | None, inference_url: str | None = None) -> RunningServer:
     from archiver.deploy.running_server import RunningServer
 
     return RunningServer.at(url, key_file=key_file, inference_url=inference_url)
+
+
+def _tell(what: str) -> None:
+    typer.echo(printable(what))
 
 
 def _undo_when_terminated() -> None:

@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from archiver.deploy.models.listing import ListedModel
+from archiver.printable import printable
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class ConsoleProgress:
 
     def doing(self, what: str) -> None:
         """Change the line."""
-        self.status.update(what)
+        self.status.update(_text(what))
 
     def done(self, what: str) -> None:
         """Leave a line."""
-        self.status.console.print(what, markup=False, highlight=False, soft_wrap=True)
+        self.status.console.print(_text(what), highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -43,11 +45,11 @@ def show_models(models: Sequence[ListedModel], console: Console | None = None) -
     for model in models:
         status = model.status
         table.add_row(
-            status.name,
-            status.version,
+            _text(status.name),
+            _text(status.version),
             "yes" if status.is_default else "",
             model.kind,
-            model.size if status.is_ready else f"[red]{model.size}",
+            _text(model.size, "" if status.is_ready else "red"),
             str(status.pending_requests),
         )
     (console or Console(highlight=False)).print(table if models else "no models")
@@ -59,8 +61,13 @@ def show_versions(models: Iterable[ListedModel], console: Console | None = None)
     for model in models:
         table = Table(box=None, show_header=False)
         for label, value in _facts(model):
-            table.add_row(f"[bold]{label}", value)
+            table.add_row(_text(label, "bold"), _text(value))
         console.print(table)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Return text as it is: names and messages come from servers and archives, and are no markup."""
+    return Text(printable(text), style)
 
 
 def _facts(model: ListedModel) -> Iterator[tuple[str, str]]:

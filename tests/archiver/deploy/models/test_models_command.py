@@ -51,6 +51,11 @@ def test_scale_says_which_version_it_takes(run):
     assert "the default one unless given" in " ".join(run("scale", "--help")[1].replace("│", " ").split())
 
 
+def test_a_message_has_no_power_over_the_terminal(run):
+    code, _, errors = run("list", "--url", "http://\x1b]0;owned\x07")
+    assert (code, errors.startswith("marquee: http://]0;owned is no address")) == (2, True)
+
+
 def test_two_answers_to_one_question_are_refused(run):
     code, _, errors = run("roll", "bot", "bot.mar", "--probe", "probe.json", "--no-probe")
     assert (code, errors) == (2, "marquee: --probe and --no-probe exclude each other: give one of them\n")
