@@ -16,7 +16,7 @@ from archiver.package import ArchiveSpec, build_archive
 from tests.checkpoints import make_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("serve", "archive", "inspect", "verify", "quantize", "top", "chat", "doctor", "java-home")
+COMMANDS = ("serve", "archive", "inspect", "verify", "plan", "quantize", "autoscale", "top", "chat", "doctor", "java-home")
 
 
 class Result:
