@@ -135,10 +135,9 @@ def test_the_readme_names_commands_that_exist(example):
         assert get_command(app).commands[name].make_context(name, arguments)
 
 
-def test_the_archives_settings_fit_the_containers_limits(service):
-    engine = yaml.safe_load((FOLDER / "model-config.yaml").read_text())["handler"]["engine"]
-    assert engine["num_threads"] == service["cpus"]
-    assert engine["kv_memory_gib"] < float(service["mem_limit"].removesuffix("g")) / 2
+def test_compose_limits_what_the_engine_keeps_to(service):
+    assert service["cpus"] >= 1
+    assert float(service["mem_limit"].removesuffix("g")) > float(re.findall(r"size=(\d+)g", service["tmpfs"][0])[0])  # which it counts, too
 
 
 def can_isolate() -> bool:
@@ -155,8 +154,7 @@ def container(tmp_path: Path, environment: dict[str, str], service: dict[str, An
     root.mkdir()
     tmp.mkdir()
     tmp.chmod(0o1777)
-    model, config = ROOT / "examples" / "tinychat" / "model", FOLDER / "model-config.yaml"
-    build_archive(ArchiveSpec(model, "tinychat", config=config, format="dir", out=models))
+    build_archive(ArchiveSpec(ROOT / "examples" / "tinychat" / "model", "tinychat", format="dir", out=models))
 
     system = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
     visible = [*system, sys.base_prefix, sys.prefix, str(ROOT)]

@@ -205,6 +205,16 @@ def test_probes_ask_the_model_that_is_served(objects, kind):
         assert container[probe]["httpGet"]["path"] == f"/predictions/{name}/1.0/v1/models"
 
 
+def test_engines_use_the_cores_that_are_requested(objects, container):
+    """There is no limit to keep to; Kubernetes tells the container its own request, and that of a patched or a predictor's one, too."""
+    (served,) = containers(objects["ServingRuntime/marquee"])
+    predicted = served | {"resources": objects["InferenceService/tinychat"]["spec"]["predictor"]["model"]["resources"]}
+    for each in (container, predicted):
+        assert {"name": "OMP_NUM_THREADS", "valueFrom": {"resourceFieldRef": {"resource": "requests.cpu"}}} in each["env"]
+        assert int(each["resources"]["requests"]["cpu"]) >= 1
+        assert each["resources"]["limits"].keys() == {"memory"}
+
+
 def test_there_is_time_to_drain(objects, pod, container):
     runtime = objects["ServingRuntime/marquee"]
     predictor = objects["InferenceService/tinychat"]["spec"]["predictor"]
