@@ -99,6 +99,25 @@ def test_a_model_comes_and_goes(managed: RunningServer, build: Callable[..., Pat
     assert archive.exists()
 
 
+def test_what_is_interrupted_while_it_loads_is_taken_back(managed: RunningServer, build: Callable[..., Path]) -> None:
+    class Impatient:
+        def doing(self, what: str) -> None:
+            if "ready" in what:
+                raise KeyboardInterrupt
+
+        def done(self, what: str) -> None: ...
+
+    assert managed.local is not None
+    archive = build("brief", handler=BATCHED_HANDLER, format="dir")
+    (managed.local.model_store / "brief").symlink_to(archive)  # one of the operator's, and one that is placed
+    for source in ("brief", str(archive)):
+        with pytest.raises(KeyboardInterrupt):
+            register_model(managed, source, progress=Impatient())
+        assert "brief" not in [model.name for model in managed.management.list()]
+    assert not list(managed.local.model_store.glob("brief*.placed-*"))
+    (managed.local.model_store / "brief").unlink()
+
+
 def test_a_damaged_archive_is_not_registered(managed: RunningServer, build: Callable[..., Path]) -> None:
     archive = build("flawed", format="dir")
     (archive / "handler.py").write_text("")
@@ -147,12 +166,16 @@ def test_workers_come_and_go_under_load(managed: RunningServer, headers: dict[st
     assert managed.management.describe("pooled").workers == model.workers[:1]
 
 
-def test_replicas_come_and_go(managed: RunningServer) -> None:
-    model = managed.management.describe("replicated")
-    assert scale_model(managed, model, 2) == Scaled("replicated", "1.0", "replicas", 1, 2)
-    (listed,) = list_versions(managed, "replicated")
-    assert [replica.state for replica in listed.replicas or ()] == ["ready", "ready"]
-    assert scale_model(managed, model, 1) == Scaled("replicated", "1.0", "replicas", 2, 1)
+def test_replicas_come_and_go_under_load(managed: RunningServer, headers: dict[str, str]) -> None:
+    url = f"{managed.inference_url}/predictions/replicated"
+    requests = bodies([5, 40, 80, 40])
+    with under_load(lambda client: generate(url, requests[client], headers), len(requests)) as load:
+        model = managed.management.describe("replicated")
+        assert scale_model(managed, model, 3) == Scaled("replicated", "1.0", "replicas", 1, 3)
+        (listed,) = list_versions(managed, "replicated")
+        assert [replica.state for replica in listed.replicas or ()] == ["ready"] * 3
+        assert scale_model(managed, model, 1) == Scaled("replicated", "1.0", "replicas", 3, 1)
+    assert load.failures == []
     assert managed.management.describe("replicated").workers == model.workers
 
 
@@ -171,5 +194,7 @@ def test_without_the_model_api_the_way_to_have_it_is_named(server: TorchServe, b
     with RunningServer.at(server.management_url) as closed:
         with pytest.raises(ModelApiOff, match="marquee serve … --model-api"):
             register_model(closed, str(build("late", format="dir")))
+        with pytest.raises(ModelApiOff, match="marquee serve … --model-api"):
+            unregister_model(closed, list_models(closed)[0].status)
         assert closed.local is not None
         assert not list(closed.local.model_store.glob("*.placed-*"))
