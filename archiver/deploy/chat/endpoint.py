@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from archiver.errors import UsageError
 
@@ -28,7 +28,12 @@ def openai_base_url(url: str, model: str | None, versions: Versions) -> str:
     name, _, version = (model or "").partition(":")
     if not version:
         name, version = _find(name, versions())
-    return f"{url}/predictions/{name}/{version}/v1"
+    return f"{url}/predictions/{_segment(name)}/{_segment(version)}/v1"
+
+
+def _segment(name: str) -> str:
+    """Return a name as part of a path, whatever bytes it came from on the command line."""
+    return quote(name, safe="", errors="surrogateescape")
 
 
 def _find(name: str, found: Mapping[str, str]) -> tuple[str, str]:

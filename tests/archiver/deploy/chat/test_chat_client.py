@@ -99,6 +99,7 @@ TWO = {"bot": "2.0", "other": "1.0"}
         ("http://here:1", None, ONE, "http://here:1/predictions/bot/2.0/v1"),
         ("http://here:1/", "other", TWO, "http://here:1/predictions/other/1.0/v1"),
         ("http://here:1", "new:3.0", None, "http://here:1/predictions/new/3.0/v1"),
+        ("http://here:1", "a b/ü?\udcff:3.0", None, "http://here:1/predictions/a%20b%2F%C3%BC%3F%FF/3.0/v1"),
         ("http://here:1/predictions/bot/1.0", None, None, "http://here:1/predictions/bot/1.0/v1"),
         ("http://here:1/predictions/bot/1.0/v1/", None, None, "http://here:1/predictions/bot/1.0/v1"),
         ("https://elsewhere/openai/v1", "x", None, "https://elsewhere/openai/v1"),
