@@ -113,9 +113,7 @@ def _served_metrics(checkpoint: Path) -> dict[str, float]:
         httpx.post(server.prediction_url(), content=b"warm", timeout=60).raise_for_status()
         time.sleep(_SETTLE_S)
         text = httpx.get(server.metrics_url).text
-    return {
-        name: float(value) for name, value in re.findall(r"^(marquee_\w+)\{ModelName=\"planned\",[^}]*\} (\S+)$", text, re.M)
-    }
+    return {name: float(value) for name, value in re.findall(r"^(marquee_\w+)\{ModelName=\"planned\",[^}]*\} (\S+)$", text, re.M)}
 
 
 def _mib(plan: Plan, *parts: Part) -> Interval:
