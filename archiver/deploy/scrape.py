@@ -17,6 +17,9 @@ from archiver.errors import ArchiverError
 METRICS_URL = "http://127.0.0.1:8082/metrics"
 """Where TorchServe has its metrics unless ``metrics_address`` says otherwise."""
 
+DEFAULT_VERSION = "default"
+"""What TorchServe's own counters take for the version of requests that name none."""
+
 Labels = Mapping[str, str]
 
 

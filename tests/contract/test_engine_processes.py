@@ -109,7 +109,7 @@ class TestTwoEngines:
                 wait_until(shows("predicted_memory_bytes", 2 * value, part=part, bound=bound))
         for metric, name in (("weight", "weight"), ("kv_cache", "kv"), ("activation", "activation"), ("context", "context")):
             assert stats[f"{name}_bytes"] > 0
-            assert shows(f"{metric}_bytes", stats[f"{name}_bytes"])()
+            wait_until(shows(f"{metric}_bytes", stats[f"{name}_bytes"]))
         assert shows("out_of_memory_total", 0)()
 
         assert told["memory"]["predicted"] == {line.part: asdict(line.bytes) for line in LEDGER.lines}

@@ -32,6 +32,7 @@ def one_frame(url: str, interval_s: float = 0.2) -> dict[str, dict[str, Any]]:
 
 def test_every_model_has_a_row_with_its_workers(server: TorchServe, wide: ModelClient) -> None:
     wide.complete("quick fox", max_tokens=8)
+    wait_until(lambda: one_frame(server.inference_url)["wide"]["running"] == 0)  # metrics are a second old
     rows = one_frame(server.inference_url)
     assert {name: row["pids"] for name, row in rows.items()} == {model.name: server.worker_pids(model.name) for model in server.models}
     assert all((row["version"], row["num_ready"], row["num_workers"]) == ("1.0", 1, 1) for row in rows.values())

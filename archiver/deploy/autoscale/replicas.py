@@ -97,7 +97,9 @@ class WorkerReplicas:
         status = self.status
         is_settled = status.num_ready == len(status.workers) == status.min_workers
         affordable = affordable_workers(worker.pid for worker in status.workers) if self.server.local and is_settled else None
-        served = Served(status.name, status.version, status.min_workers, status.batch_size, status.pending_requests)
+        served = Served(
+            status.name, status.version, status.min_workers, status.batch_size, status.pending_requests, is_default=status.is_default
+        )
         return Replicas(served, is_settled, affordable)
 
     def scale(self, replicas: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from archiver.deploy.scrape import Labels, Samples
+from archiver.deploy.scrape import DEFAULT_VERSION, Labels, Samples
 from archiver.errors import UsageError
 
 SignalName = Literal["queue", "running", "kv usage"]
@@ -34,6 +34,8 @@ class Served:
     batch_size: int | None = None
     waiting: int = 0
     """In the frontend's queue, of a synchronous model."""
+    is_default: bool = False
+    """Whether requests come to it that name no version."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ def _queue_s(labels: Labels, now: Samples, before: Samples) -> float:
 
 def _read_synchronous(target: Target, model: Served, batch_size: int, now: Samples, before: Samples) -> Reading:
     def grown(name: str) -> float:
-        return now.increase(before, name, model_name=model.name, model_version=model.version)
+        versions = [model.version, *([DEFAULT_VERSION] if model.is_default else [])]
+        return sum(now.increase(before, name, model_name=model.name, model_version=version) for version in versions)
 
     elapsed_s = now.scraped_s - before.scraped_s
     present_s, queued_s = grown("ts_inference_latency_microseconds") / 1e6, grown("ts_queue_latency_microseconds") / 1e6

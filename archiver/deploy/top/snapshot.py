@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from archiver.deploy.management import ModelStatus
-from archiver.deploy.scrape import Samples
+from archiver.deploy.scrape import DEFAULT_VERSION, Samples
 from archiver.deploy.top.history import History
 
 _MEASURED_MEMORY = ("weight", "kv_cache", "activation", "context", "graph")
@@ -66,7 +66,8 @@ def _reporting(reading: Samples) -> set[tuple[str, str]]:
     """Return the models that any metric is about, and their versions."""
     labels = [found for samples in reading.by_name.values() for found, _ in samples]
     ours = {(found["ModelName"], found["ModelVersion"]) for found in labels if {"ModelName", "ModelVersion"} <= found.keys()}
-    return ours | {(found["model_name"], found["model_version"]) for found in labels if "model_version" in found}
+    theirs = {(found["model_name"], found["model_version"]) for found in labels if "model_version" in found}
+    return ours | {model for model in theirs if model[1] != DEFAULT_VERSION}
 
 
 def _row(model: tuple[str, str], history: History, status: ModelStatus | None) -> ModelRow:
@@ -84,7 +85,7 @@ def _row(model: tuple[str, str], history: History, status: ModelStatus | None) -
         max_running=gauge("admitted_sequences"),
         waiting=_waiting(gauge("waiting_sequences"), status),
         tokens_per_s=history.per_s("marquee_generated_tokens_total", **labels) if rate is None else rate,
-        requests_per_s=history.per_s("ts_inference_requests_total", model_name=name, model_version=version),
+        requests_per_s=_requests_per_s(history, name, [version, *([DEFAULT_VERSION] if status is None or status.is_default else [])]),
         refused_per_s=_answers_per_s(history, labels, "4"),
         failed_per_s=_answers_per_s(history, labels, "5"),
         ttft_p50_s=history.quantile("marquee_time_to_first_token_seconds", 0.5, **labels),
@@ -110,6 +111,10 @@ def _token_rate(reading: Samples, labels: dict[str, str]) -> float | None:
 def _waiting(in_engine: float | None, status: ModelStatus | None) -> float | None:
     """Return how many wait for the engine and, before that, in TorchServe's own queue."""
     return _sum((in_engine, status.pending_requests if status else None))
+
+
+def _requests_per_s(history: History, name: str, versions: Sequence[str]) -> float | None:
+    return _sum(history.per_s("ts_inference_requests_total", model_name=name, model_version=version) for version in versions)
 
 
 def _answers_per_s(history: History, labels: dict[str, str], leading_digit: str) -> float | None:

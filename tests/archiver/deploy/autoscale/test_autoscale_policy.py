@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.deploy.autoscale.policy import Decision, Observation, Policy, State, decide
+from archiver.deploy.autoscale.policy import TOLERANCE, Decision, Observation, Policy, State, decide
 
 INTERVAL_S = 5.0
 POLICY = Policy(1, 8, up_cooldown_s=30, down_cooldown_s=300)
@@ -145,8 +145,9 @@ def test_a_queue_is_worked_off_without_going_to_and_fro(arrivals: float, start: 
     changes = run(POLICY, start, map(look, range(1000)))
     turns = sum((earlier.after > earlier.before) != (later.after > later.before) for earlier, later in pairwise(changes))
     assert turns <= 1, "up to work off what waits, and down from there"
-    assert not waiting[0]
-    assert _end(start, changes) >= arrivals
+    end = _end(start, changes)
+    assert end >= arrivals
+    assert waiting[0] / end / 0.2 <= 1 + TOLERANCE, "where they just suffice, what is within the target may stay"
 
 
 def see(replicas: int = 2, **fields: float | bool | None) -> Decision:

@@ -123,7 +123,7 @@ def test_engines_of_another_machine_are_out_of_reach(torchserve: FakeTorchServe)
 def test_workers_are_counted_and_ordered_through_the_management_api(torchserve: FakeTorchServe):
     replicas = ModelReplicas(server(torchserve), "classifier")
     seen = replicas.look()
-    assert (seen.served, seen.is_settled, seen.affordable) == (Served("classifier", "1.0", 2, batch_size=8, waiting=3), True, None)
+    assert (seen.served, seen.is_settled, seen.affordable) == (Served("classifier", "1.0", 2, batch_size=8, waiting=3, is_default=True), True, None)
     replicas.scale(3)
     assert torchserve.models["classifier"]["1.0"].workers == 3
 
@@ -132,7 +132,7 @@ def test_a_new_default_version_is_followed(torchserve: FakeTorchServe):
     replicas = ModelReplicas(server(torchserve), "classifier")
     assert replicas.look().served.version == "1.0"
     roll(torchserve)
-    assert replicas.look().served == Served("classifier", "2.0", 1, batch_size=8)
+    assert replicas.look().served == Served("classifier", "2.0", 1, batch_size=8, is_default=True)
     replicas.scale(3)
     assert torchserve.models["classifier"]["2.0"].workers == 3
 

@@ -90,6 +90,16 @@ def test_a_synchronous_queue_is_the_mean_wait_in_the_frontend():
     assert read(QUEUE, now, before, CLASSIFIER) == Reading(500, 0.5, 3)
 
 
+def test_requests_that_name_no_version_are_the_default_versions():
+    def unnamed(samples: Samples) -> Samples:
+        named = samples.by_name.items()
+        return replace(samples, by_name={name: (({**labels, "model_version": "default"}, value),) for name, ((labels, value), *_) in named})
+
+    now, before = unnamed(classifier(INTERVAL_S, 120, 130, 40)), unnamed(classifier(0.0, 100, 100, 30))
+    assert read(QUEUE, now, before, replace(CLASSIFIER, is_default=True)) == Reading(500, 0.5, 3)
+    assert read(QUEUE, now, before, CLASSIFIER) == Reading(5000, 0.0, 3)
+
+
 def test_a_synchronous_queue_that_nobody_leaves():
     still = classifier(INTERVAL_S, 100, 100, 30)
     assert read(QUEUE, still, replace(still, scraped_s=0.0), CLASSIFIER) == Reading(5000, 0.0, 3)

@@ -65,6 +65,16 @@ def test_the_management_api_adds_workers_and_torchserves_queue(rows, status):
     assert (row.refused_per_s, row.failed_per_s) == (6 / 5, 1 / 5)
 
 
+def test_requests_that_name_no_version_are_the_default_versions(status):
+    def reading(at_s: float, by_version: dict[str, float]) -> Samples:
+        counts = tuple(({"model_name": "bot", "model_version": version}, count) for version, count in by_version.items())
+        return Samples({"ts_inference_requests_total": counts}, at_s)
+
+    history = History((reading(0.0, {"1.0": 1, "2.0": 1, "default": 1}), reading(5.0, {"1.0": 6, "2.0": 11, "default": 16})))
+    statuses = [status("bot", "1.0"), replace(status("bot", "2.0"), is_default=False)]
+    assert [(row.version, row.requests_per_s) for row in take_snapshot(URL, history, statuses).models] == [("1.0", 4.0), ("2.0", 2.0)]
+
+
 def test_a_model_that_has_reported_nothing_yet_has_a_row(recorded, status):
     models = take_snapshot(URL, recorded, [status("new")]).models
     assert [(row.name, row.num_ready) for row in models] == [
