@@ -167,13 +167,15 @@ def test_who_waited_too_long_gets_a_429(server: TorchServe, one: ModelClient) ->
 
 def test_who_loses_the_engine_gets_a_500_and_the_restart_is_counted(server: TorchServe, one: ModelClient) -> None:
     wait_until(lambda: one.openai.models.list() and total(server, metrics.RUNNING, "one") == 0)  # The last test's client has left.
-    (engine,) = orders_to(server, "one")("describe")["replicas"]
+    order = orders_to(server, "one")
+    (engine,) = order("describe")["replicas"]
 
     def ask(_: int) -> httpx.Response:
         return one.post({"prompt": "quick fox", "max_tokens": 7500, "ignore_eos": True})
 
     def kill(_: int) -> None:
-        wait_until(lambda: total(server, metrics.RUNNING, "one") == 1)
+        wait_until(lambda: order("describe")["replicas"][0]["sequences"] == 1)
+        time.sleep(0.5)  # it has begun, and is held; the metrics, up to two seconds old, would tell too late
         os.kill(engine["pid"], signal.SIGKILL)
 
     response, _ = at_once(lambda job: job(0), [ask, kill])
