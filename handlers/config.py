@@ -44,6 +44,22 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class SpeculationConfig:
+    """Guess several tokens ahead and check them in one step; what is generated stays the same.
+
+    ``method`` "ngram" guesses what followed the same tokens earlier in the sequence, "draft" what a smaller model says: ``draft_model`` is
+    its checkpoint, relative to the model directory, with the same vocabulary. At most ``max_draft_tokens`` a sequence and step, and fewer
+    where they turn out wrong. ``max_rows``: tokens of running sequences in a step, guesses included, beyond which nothing is guessed,
+    as the step would take longer for them; None is 8 on a CPU and 64 on a GPU.
+    """
+
+    method: Literal["none", "ngram", "draft"] = "none"
+    draft_model: str = "draft"
+    max_draft_tokens: int = Field(default=8, ge=1, le=64)
+    max_rows: int | None = Field(default=None, ge=2)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class EngineConfig:
     """What runs the model, and its sizes: lengths in tokens, queues in requests, memory in GiB.
 
@@ -56,7 +72,9 @@ class EngineConfig:
     and KV cache may take together; replicas on one GPU divide it. ``memory_policy``: what follows when weights, activations or libraries
     take more memory than the plan in the archive says: "warn" in the log, "shrink" the KV cache and ``max_running``, or "refuse" to load.
     ``prefix_caching`` keeps the blocks of finished sequences for prompts that begin alike.
-    ``native_kernels``: compile small C kernels where there is a compiler.
+    ``native_kernels``: compile small C kernels where there is a compiler. ``cuda_graphs``: capture the steps of running sequences on GPUs.
+    ``kv_dtype`` "fp8" keeps keys and values in 8 bits (GPUs). ``tensor_parallel``: how many GPUs, or processes on a CPU, share the weights
+    of one replica. ``compile``: have torch.compile make a faster decode step in the background, or take the one in the archive.
     """
 
     name: Literal["auto", "continuous", "generate", "llamacpp"] = "auto"
@@ -74,6 +92,11 @@ class EngineConfig:
     prefill_chunk_tokens: int = Field(default=512, ge=1)
     prefix_caching: bool = True
     native_kernels: bool = True
+    cuda_graphs: bool = True
+    kv_dtype: Literal["auto", "fp8"] = "auto"
+    tensor_parallel: int = Field(default=1, ge=1)
+    compile: bool = False
+    speculation: SpeculationConfig = SpeculationConfig()
 
     @property
     def frontend_places(self) -> int:

@@ -208,7 +208,7 @@ class Engine:
             return None
         events = self._take_samples(ran, drawn)
         if ran is not plan:
-            failed = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if len(chunk.token_ids) > 1]
+            failed = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if chunk.is_prompt]
             events += [self._end(sequence, "error", PROMPT_FAILED) for sequence in failed]
         return events
 

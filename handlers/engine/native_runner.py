@@ -108,8 +108,7 @@ class NativeRunner:
             specs += (first_row, len(chunk.token_ids), chunk.start, len(table))
             table += chunk.block_ids[: -(-chunk.end // _BLOCK)]
             first_row += len(chunk.token_ids)
-            if chunk.samples:
-                samples.append(first_row - 1)
+            samples += range(first_row - chunk.num_logits, first_row)
         if len(samples) > len(self._logits):
             self._logits = torch.empty(len(samples), self._model.head.columns)
         arrays = {

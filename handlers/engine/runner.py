@@ -46,7 +46,7 @@ class Runner(Protocol):
     def run(self, plan: StepPlan) -> Tensor:
         """Compute every chunk and keep its keys and values.
 
-        Returns float32 logits ``(num_sampling_chunks, vocab_size)``, in the order of the plan, good until the next step. The keys and
+        Returns float32 logits ``(num_logits of all chunks, vocab_size)``, in the order of the plan, good until the next step. The keys and
         values of the tokens before a chunk lie in its blocks, which other sequences may share; those that the chunk fills are its own.
         Whatever it raises, ``reset`` makes the runner usable again; before that, the same step may be asked for again, or one with less
         in it: sequences left out, prompts in shorter chunks.

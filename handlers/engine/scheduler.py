@@ -19,7 +19,8 @@ class Chunk:
     """Consecutive tokens of one sequence, from position ``start`` on; ``samples`` when they are its last.
 
     Position p lies in block ``block_ids[p // block_tokens]``; there may be more blocks than the chunk reaches. The list is the sequence's
-    own and grows with it: it is valid during the step.
+    own and grows with it: it is valid during the step. The last ``num_drafts`` tokens are guesses at what comes next: the logits after each
+    of them, and after the token before them, tell which are right. Only a chunk that samples has any.
     """
 
     sequence_id: str
@@ -27,11 +28,22 @@ class Chunk:
     token_ids: tuple[int, ...]
     block_ids: list[int]
     samples: bool
+    num_drafts: int = 0
 
     @property
     def end(self) -> int:
         """The position after the last token: what the sequence's context measures once the chunk is computed."""
         return self.start + len(self.token_ids)
+
+    @property
+    def num_logits(self) -> int:
+        """How many of its tokens, counted from the last, logits are wanted after."""
+        return self.num_drafts + 1 if self.samples else 0
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is more than the one token that its sequence has sampled last, and guesses."""
+        return len(self.token_ids) > self.num_drafts + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +55,12 @@ class StepPlan:
     @property
     def decodes(self) -> StepPlan:
         """Return the step without its prompts: the sequences that advance by one token."""
-        return StepPlan(tuple(chunk for chunk in self.chunks if len(chunk.token_ids) == 1))
+        return StepPlan(tuple(chunk for chunk in self.chunks if not chunk.is_prompt))
 
     @property
     def num_prompt_tokens(self) -> int:
-        """Tokens of the chunks that are more than one token."""
-        return sum(len(chunk.token_ids) for chunk in self.chunks if len(chunk.token_ids) > 1)
+        """Tokens of the chunks that read prompts."""
+        return sum(len(chunk.token_ids) for chunk in self.chunks if chunk.is_prompt)
 
 
 class Scheduler:

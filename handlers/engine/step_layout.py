@@ -57,8 +57,8 @@ class StepLayout:
     """The tensors of one step over ``num_tokens`` tokens.
 
     ``token_ids`` and ``positions`` are ``(1, num_tokens)``; ``places`` ``(num_tokens,)`` is where each token's keys and values go, counted
-    in tokens over all blocks. ``sampling`` ``(num_sampling_chunks,)`` has the places in the flat row of the tokens that are sampled from,
-    in the order of the plan. ``new_blocks`` hold nothing yet.
+    in tokens over all blocks. ``sampling`` ``(num_logits of all chunks,)`` has the places in the flat row of the tokens whose logits are
+    wanted, in the order of the plan. ``new_blocks`` hold nothing yet.
     """
 
     token_ids: Tensor
@@ -70,7 +70,7 @@ class StepLayout:
 
 
 def lay_out(plan: StepPlan, block_tokens: int, device: torch.device, *, most_blocks: int) -> StepLayout:
-    """Flatten a plan: single tokens first, by length of context, so that most attention is one operation; then longer chunks, one by one.
+    """Flatten a plan: running sequences first, like ones together, so that most attention is one operation; then prompts, one by one.
 
     The blocks of a group are copied together: of several sequences no more than ``most_blocks``, padding included, however many of them
     are the same ones. With those that there are, the copy of a layer is never larger than the layer of the cache.
@@ -79,17 +79,19 @@ def lay_out(plan: StepPlan, block_tokens: int, device: torch.device, *, most_blo
     def tensor(values: Iterable[int]) -> Tensor:
         return torch.tensor(list(values), dtype=torch.long, device=device)
 
-    single = sorted((chunk for chunk in plan.chunks if len(chunk.token_ids) == 1), key=lambda chunk: chunk.end)
-    long = [chunk for chunk in plan.chunks if len(chunk.token_ids) > 1]
-    flat = [*single, *long]
+    decodes = sorted(plan.decodes.chunks, key=lambda chunk: (len(chunk.token_ids), chunk.end))
+    prompts = [chunk for chunk in plan.chunks if chunk.is_prompt]
+    flat = [*decodes, *prompts]
     positions = tensor(position for chunk in flat for position in range(chunk.start, chunk.end))
     return StepLayout(
         token_ids=tensor(token_id for chunk in flat for token_id in chunk.token_ids)[None],
         positions=positions[None],
         places=tensor(_places(flat, block_tokens)),
-        sampling=tensor(_last_rows(flat, plan)),
+        sampling=tensor(_sampling_rows(flat, plan)),
         new_blocks=tensor(_new_blocks(flat, block_tokens)),
-        groups=tuple(_lay_out_groups([*_alike(single, block_tokens, most_blocks), *([chunk] for chunk in long)], positions, block_tokens)),
+        groups=tuple(
+            _lay_out_groups([*_alike(decodes, block_tokens, most_blocks), *([chunk] for chunk in prompts)], positions, block_tokens)
+        ),
     )
 
 
@@ -105,22 +107,24 @@ def _new_blocks(chunks: Sequence[Chunk], block_tokens: int) -> Iterator[int]:
         yield from chunk.block_ids[first : -(-chunk.end // block_tokens)]
 
 
-def _last_rows(flat: Sequence[Chunk], plan: StepPlan) -> Iterator[int]:
-    last_rows: dict[str, int] = {}
+def _sampling_rows(flat: Sequence[Chunk], plan: StepPlan) -> Iterator[int]:
+    ends: dict[str, int] = {}
     num_rows = 0
     for chunk in flat:
         num_rows += len(chunk.token_ids)
-        last_rows[chunk.sequence_id] = num_rows - 1
-    return (last_rows[chunk.sequence_id] for chunk in plan.chunks if chunk.samples)
+        ends[chunk.sequence_id] = num_rows
+    for chunk in plan.chunks:
+        yield from range(ends[chunk.sequence_id] - chunk.num_logits, ends[chunk.sequence_id])
 
 
 def _alike(chunks: Sequence[Chunk], block_tokens: int, most_blocks: int) -> Iterator[list[Chunk]]:
-    """Split chunks of one token, sorted by context, where padding the shorter ones would cost more than another call, or is too much."""
+    """Split chunks, sorted by size and context, where the size changes, or padding would cost more than another call, or is too much."""
     group: list[Chunk] = []
     for chunk in chunks:
+        is_larger = bool(group) and len(chunk.token_ids) > len(group[-1].token_ids)
         padding = len(group) * (chunk.end - group[-1].end) if group else 0
         num_blocks = (len(group) + 1) * -(-chunk.end // block_tokens)
-        if group and (padding > _CALL_TOKENS or num_blocks > most_blocks):
+        if group and (is_larger or padding > _CALL_TOKENS or num_blocks > most_blocks):
             yield group
             group = []
         group.append(chunk)

@@ -125,5 +125,6 @@ def _rows(chunks: Sequence[Chunk], slots: Sequence[Slot], pending: Sequence[list
     rows: list[Row] = []
     for chunk, slot, token_ids in zip(chunks, slots, pending, strict=True):
         rows += [Row(token_id, position, slot.index, False) for position, token_id in enumerate(token_ids, len(slot.token_ids))]
-        rows[-1] = rows[-1]._replace(wants_logits=chunk.samples)
+        for row in range(len(rows) - chunk.num_logits, len(rows)):
+            rows[row] = rows[row]._replace(wants_logits=True)
     return rows

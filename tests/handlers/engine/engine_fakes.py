@@ -79,10 +79,10 @@ class FakeRunner:
             raise self.failures[self.num_steps]
         try:
             self._check_writes(plan)
-            ends = [(chunk, self._compute(chunk)) for chunk in plan.chunks]
+            states = [(chunk, self._compute(chunk)) for chunk in plan.chunks]
         except (AssertionError, LookupError) as error:
             raise BrokenContract from error
-        sampled = [end for chunk, end in ends if chunk.samples]
+        sampled = [state for chunk, after in states for state in after[len(after) - chunk.num_logits :]]
         logits = torch.zeros(len(sampled), VOCAB_SIZE)
         for row, (state, is_poisoned) in enumerate(sampled):
             logits[row, state % VOCAB_SIZE] = torch.nan if is_poisoned else 1.0
@@ -102,9 +102,10 @@ class FakeRunner:
             written = chunk.block_ids[chunk.start // self.block_tokens : (chunk.end - 1) // self.block_tokens + 1]
             assert all(owners[block] == 1 for block in written), "a chunk writes to a block that another sequence reads"
 
-    def _compute(self, chunk: Chunk) -> tuple[int, bool]:
-        """Read on from what the blocks hold; a position that was never written is a KeyError."""
+    def _compute(self, chunk: Chunk) -> list[tuple[int, bool]]:
+        """Read on from what the blocks hold, and return the state after each token; a position that was never written is a KeyError."""
         state, is_poisoned = self._at(chunk, chunk.start - 1) if chunk.start else (START, False)
+        states = []
         for position, token_id in enumerate(chunk.token_ids, chunk.start):
             state, is_poisoned = read(state, token_id), is_poisoned or token_id == self.poison
             block, offset = chunk.block_ids[position // self.block_tokens], position % self.block_tokens
@@ -112,7 +113,8 @@ class FakeRunner:
             if not offset:
                 content.clear()  # a block is filled from its beginning: what it held before is gone
             content[offset] = state, is_poisoned
-        return state, is_poisoned
+            states.append((state, is_poisoned))
+        return states
 
     def _at(self, chunk: Chunk, position: int) -> tuple[int, bool]:
         return self.contents[chunk.block_ids[position // self.block_tokens]][position % self.block_tokens]
