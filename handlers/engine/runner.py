@@ -67,3 +67,15 @@ class ResizableRunner(Runner, Protocol):
         Raises what allocating raises when memory does not suffice: then there are no blocks, and it may be called again.
         """
         ...
+
+
+class PipelinedRunner(Runner, Protocol):
+    """A Runner whose device works on while the host prepares the next step; all its work is done in the order in which it is asked for."""
+
+    def run_after(self, plan: StepPlan, drawn: Tensor) -> Tensor:
+        """Compute as ``run`` does, and return before it is done.
+
+        Where a chunk has a ``late_row``, its last token is ``drawn[late_row]``: ``drawn`` ``(num_rows,)``, int64 on the device, is what was
+        sampled after the step before, negative where its logits were invalid (whatever comes of that token is thrown away).
+        """
+        ...

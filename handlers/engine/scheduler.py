@@ -11,6 +11,9 @@ from operator import attrgetter
 from handlers.engine.prefix_cache import PrefixCache
 from handlers.engine.sequence import Sequence
 
+UNKNOWN = -1
+"""The id of a token that has been sampled, but has not arrived from the device."""
+
 _rank = attrgetter("rank")
 
 
@@ -20,7 +23,8 @@ class Chunk:
 
     Position p lies in block ``block_ids[p // block_tokens]``; there may be more blocks than the chunk reaches. The list is the sequence's
     own and grows with it: it is valid during the step. The last ``num_drafts`` tokens are guesses at what comes next: the logits after each
-    of them, and after the token before them, tell which are right. Only a chunk that samples has any.
+    of them, and after the token before them, tell which are right. Only a chunk that samples has any. With a ``late_row`` its last token is
+    UNKNOWN here: it is what the step before, which may still run, samples from that row of its logits.
     """
 
     sequence_id: str
@@ -29,6 +33,7 @@ class Chunk:
     block_ids: list[int]
     samples: bool
     num_drafts: int = 0
+    late_row: int | None = None
 
     @property
     def end(self) -> int:
