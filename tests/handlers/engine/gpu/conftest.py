@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="Triton has no wheels for this platform")
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+
+
+def pytest_collect_file() -> None:
+    if not _HAS_TRITON:
+        pytest.skip("Triton has no wheels for this platform")
 
 
 def _interpret() -> None:
@@ -16,6 +22,7 @@ def _interpret() -> None:
     Triton decides when a function is decorated; its own library (``tl.sum`` …) was decorated when it was first imported.
     """
     os.environ["TRITON_INTERPRET"] = "1"
+    import triton
     from triton.runtime.interpreter import InterpretedFunction
 
     for module in (triton.language, triton.language.standard):
@@ -24,5 +31,5 @@ def _interpret() -> None:
                 setattr(module, name, InterpretedFunction(function.fn))
 
 
-if not torch.cuda.is_available():
+if _HAS_TRITON and not torch.cuda.is_available():
     _interpret()
