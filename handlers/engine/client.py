@@ -70,6 +70,8 @@ class EngineStats:
     activation_bytes: int = 0
     context_bytes: int = 0
     graph_bytes: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 class EngineClient(Protocol):

@@ -1,4 +1,4 @@
-"""The loop's body: schedule, run, sample, and tell what came of it."""
+"""The loop's body: schedule, run, draw, and tell what came of it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable
-
-from torch import Tensor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from handlers.engine.admission import EngineLimits
 from handlers.engine.allowance import Allowance
 from handlers.engine.client import EngineStats, Event, Start
+from handlers.engine.logits import looks_back
 from handlers.engine.memory.footprint import Footprint
 from handlers.engine.memory.out_of_memory import is_out_of_memory
 from handlers.engine.prefix_cache import PrefixCache
-from handlers.engine.runner import Runner
-from handlers.engine.sampler import Sample, sample
-from handlers.engine.scheduler import Scheduler, StepPlan
+from handlers.engine.runner import PipelinedRunner, Runner
+from handlers.engine.sampler import Draw, Sample, draw
+from handlers.engine.scheduler import Chunk, Scheduler, StepPlan
 from handlers.engine.sequence import Sequence
+from handlers.engine.speculation.speculation import Speculation, sampling_states
 from handlers.requests import FinishReason, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -30,12 +32,27 @@ OUT_OF_MEMORY = "the engine has too little memory for this request, even alone; 
 CRASHED = "the engine failed while it worked on this request; it has been restarted, try again"
 
 
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A step that the device computes: its chunks with their sequences, and what will have been drawn."""
+
+    chunks: tuple[tuple[Chunk, Sequence], ...]
+    draw: Draw
+
+    def rows(self) -> Iterator[tuple[Chunk, Sequence, list[Sample | None]]]:
+        """Wait for the samples, and yield each chunk with its own."""
+        samples = iter(self.draw.samples())
+        for chunk, sequence in self.chunks:
+            yield chunk, sequence, [next(samples) for _ in range(chunk.num_logits)]
+
+
 class Engine:
     """Continuous batching over one runner. Single-threaded, except for ``limits`` and ``new_sequence``, which any thread may use.
 
     Up to ``max_running`` sequences run at once. ``max_waiting`` and ``max_queued_tokens`` are for those who add: see EngineLimits.
     ``smallest_chunk_tokens`` (None: a block's) of a prompt are read at once even where memory is short. ``can_preempt``: whether the runner
-    can take up again what has generated something. ``footprint`` is what was measured of it at load; ``release_unused`` gives memory that
+    can take up again what has generated something. A PipelinedRunner computes one step while the next is prepared, unless that has to know
+    the tokens, for ``speculation`` or a penalty. ``footprint`` is what was measured of it at load; ``release_unused`` gives memory that
     nobody uses back to the device.
     """
 
@@ -51,6 +68,7 @@ class Engine:
         prefix_caching: bool = True,
         can_preempt: bool = True,
         eos_token_ids: frozenset[int] = frozenset(),
+        speculation: Speculation | None = None,
         footprint: Footprint | None = None,
         release_unused: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
@@ -59,6 +77,8 @@ class Engine:
             raise ValueError(f"{runner.num_blocks} blocks of {runner.block_tokens} tokens do not hold {runner.max_model_len}")
         self.limits = EngineLimits(runner.max_model_len, runner.vocab_size, max_running, max_waiting, max_queued_tokens)
         self._runner = runner
+        self._pipelined: PipelinedRunner | None = runner if isinstance(runner, PipelinedRunner) else None
+        self._speculation = speculation
         self._eos_token_ids = eos_token_ids
         self._clock = clock
         self._sequences: dict[str, Sequence] = {}  # every live one
@@ -72,7 +92,9 @@ class Engine:
         self._can_preempt = can_preempt
         self._footprint = footprint or Footprint(weights=runner.weight_bytes, kv_cache=runner.kv_bytes)
         self._release_unused = release_unused
-        self._plan = StepPlan(())  # of the step in progress
+        self._plan = StepPlan(())  # of the step that is being launched
+        self._launched: deque[_Launched] = deque()  # at most two: one that runs, and one more for a moment
+        self._events: list[Event] = []  # what step and recover have to tell
         self._num_steps = 0
         self._num_out_of_memory = 0
 
@@ -123,49 +145,45 @@ class Engine:
     def cancel(self, sequence_id: str) -> Event | None:
         """End a sequence now, and free its blocks; None if it is not live."""
         sequence = self._sequences.get(sequence_id)
-        return self._end(sequence, "cancelled") if sequence else None
+        if sequence is None:
+            return None
+        self._forget(sequence)
+        return Event(sequence_id, finish_reason="cancelled")
 
     def expire(self) -> list[Event]:
         """End the sequences that have waited too long. Call it before ``step``, so that none of them is run."""
-        return [self._end(sequence, "expired") for sequence in self._scheduler.expired(self._clock())]
+        for sequence in self._scheduler.expired(self._clock()):
+            self._end(sequence, "expired")
+        return self._take_events()
 
     def step(self) -> list[Event]:
-        """Advance every running sequence by one token, and prompts by a chunk.
+        """Advance every running sequence by a token or more, and prompts by a chunk; a pipelined runner's events are of the step before.
 
         Where memory does not suffice, the step is tried again with half as much in it, and those that are left out wait; nobody fails who
         is not alone. Where the runner fails over a prompt, the sequences that were reading theirs fail alone. Whatever else it raises
         passes through: ``recover`` then.
         """
-        while True:
-            self._plan = plan = self._scheduler.schedule(self._clock())
-            if not plan.chunks:
-                return []
-            events = self._try(plan)
-            if events is not None:
-                break
-            # Not where the error was caught: while it was handled, its traceback held the tensors of the step.
-            self._release_unused()
-            if not self._allowance.cut(plan):
-                self._plan = StepPlan(())
-                return [self._end(self._sequences[plan.chunks[0].sequence_id], "error", OUT_OF_MEMORY)]
-            self._apply_allowance()
-        if self._allowance.note_clean_step():
-            self._apply_allowance()
-        self._num_steps += 1
-        self._plan = StepPlan(())
-        return events
+        if not self._can_run_ahead():
+            self._collect(num_left=0)
+        is_busy = self._launch()
+        self._collect(num_left=1 if is_busy and self._pipelined else 0)
+        return self._take_events()
 
     def recover(self) -> list[Event]:
         """After ``step`` raised: fail the sequences that took part, and start afresh with the others."""
-        victims = [chunk.sequence_id for chunk in self._plan.chunks] or list(self._sequences)  # all, if nobody knows who it was
+        took_part = [chunk.sequence_id for chunk in self._plan.chunks]
+        took_part += [chunk.sequence_id for launched in self._launched for chunk, _ in launched.chunks]
+        victims = [each for each in dict.fromkeys(took_part) if each in self._sequences] or list(self._sequences)  # or nobody knows who
+        self._plan = StepPlan(())
+        self._launched.clear()
         for sequence_id in victims:
-            self._sequences.pop(sequence_id, None)
+            self._drop(self._sequences[sequence_id])
         self._scheduler.restart(self._sequences.values())
         try:
             self._runner.reset()
         except Exception:  # a lost device: every later step will fail its sequences with the same clear error
             logger.exception("the runner could not be reset")
-        return [Event(sequence_id, finish_reason="error", error=CRASHED) for sequence_id in victims]
+        return [*self._take_events(), *(Event(sequence_id, finish_reason="error", error=CRASHED) for sequence_id in victims)]
 
     def stats(self) -> EngineStats:
         """Return what the engine itself can count: nothing that needs a clock."""
@@ -186,6 +204,8 @@ class Engine:
             activation_bytes=self._footprint.activations,
             context_bytes=self._footprint.context,
             graph_bytes=self._footprint.graphs,
+            drafted_tokens=self._speculation.drafted_tokens if self._speculation else 0,
+            accepted_tokens=self._speculation.accepted_tokens if self._speculation else 0,
         )
 
     def check_integrity(self) -> None:
@@ -194,34 +214,84 @@ class Engine:
         if self._scheduler.num_running + self._scheduler.num_waiting != len(self._sequences):
             raise RuntimeError("the scheduler has lost a sequence, or keeps one that has ended")
 
-    def _try(self, plan: StepPlan) -> list[Event] | None:
-        """Run and sample; None, with nothing changed, if memory did not suffice for it."""
+    def _can_run_ahead(self) -> bool:
+        """Whether the next step can be planned before it is known what the one that runs samples."""
+        if self._pipelined is None or self._speculation is not None:
+            return False
+        return not any(looks_back(sequence.params) for launched in self._launched for _, sequence in launched.chunks)
+
+    def _launch(self) -> bool:
+        """Have the device compute the next step; False if there is nothing to do."""
+        may_guess = True
+        while True:
+            plan = self._scheduler.schedule(self._clock())
+            if may_guess and self._speculation:
+                plan = self._speculation.extend(plan, self._sequences, self._cache)
+            self._plan = plan
+            if not plan.chunks:
+                return False
+            if self._try(plan):
+                break
+            # Not where the error was caught: while it was handled, its traceback held the tensors of the step.
+            self._release_unused()
+            may_guess = False
+            if not self._allowance.cut(plan):
+                self._plan = StepPlan(())
+                self._end(self._sequences[plan.chunks[0].sequence_id], "error", OUT_OF_MEMORY)
+                return False
+            self._apply_allowance()
+        if self._allowance.note_clean_step():
+            self._apply_allowance()
+        self._num_steps += 1
+        self._plan = StepPlan(())
+        return True
+
+    def _try(self, plan: StepPlan) -> bool:
+        """Run and draw; False, with nothing changed, if memory did not suffice for it."""
         try:
-            ran, logits = self._run(plan)
-            drawn = sample(logits, [self._sequences[chunk.sequence_id] for chunk in ran.chunks if chunk.samples])
+            launched = self._run(plan)
         except Exception as error:
             if not self._can_retry(error):
                 raise
             self._num_out_of_memory += 1
             num_tokens = sum(len(chunk.token_ids) for chunk in plan.chunks)
             logger.warning("out of memory in a step of %d sequences and %d tokens: %s", len(plan.chunks), num_tokens, _first_line(error))
-            return None
-        events = self._take_samples(ran, drawn)
-        if ran is not plan:
-            failed = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if chunk.is_prompt]
-            events += [self._end(sequence, "error", PROMPT_FAILED) for sequence in failed]
-        return events
+            return False
+        self._note_launch(launched)
+        return True
 
-    def _run(self, plan: StepPlan) -> tuple[StepPlan, Tensor]:
+    def _run(self, plan: StepPlan) -> _Launched:
         """Run ``plan``, or what is in it beside prompts if it fails with them. Decodes may be repeated: they write the same again."""
         try:
-            return plan, self._runner.run(plan)
+            return self._run_all(plan)
         except Exception as error:
             decodes = plan.decodes
             if self._can_retry(error) or len(decodes.chunks) in (0, len(plan.chunks)):
                 raise
             logger.exception("the runner failed; running the step again without the prompts in it")
-            return decodes, self._runner.run(decodes)
+            launched = self._run_all(decodes)
+        for chunk in plan.chunks:
+            if chunk.is_prompt:
+                self._end(self._sequences[chunk.sequence_id], "error", PROMPT_FAILED)
+        return launched
+
+    def _run_all(self, plan: StepPlan) -> _Launched:
+        if self._pipelined and self._launched:
+            logits = self._pipelined.run_after(plan, self._launched[-1].draw.token_ids)
+        else:
+            logits = self._runner.run(plan)
+        chunks = tuple((chunk, self._sequences[chunk.sequence_id]) for chunk in plan.chunks)
+        states = [state for chunk, sequence in chunks if chunk.samples for state in sampling_states(chunk, sequence)]
+        return _Launched(chunks, draw(logits, states))
+
+    def _note_launch(self, launched: _Launched) -> None:
+        row = 0
+        for chunk, sequence in launched.chunks:
+            sequence.num_launched = chunk.end - chunk.num_drafts
+            if chunk.samples and self._pipelined:
+                sequence.expect(row)
+            row += chunk.num_logits
+        self._launched.append(launched)
 
     def _can_retry(self, error: Exception) -> bool:
         return self._can_preempt and is_out_of_memory(error)
@@ -229,35 +299,63 @@ class Engine:
     def _apply_allowance(self) -> None:
         self._scheduler.limit(max_running=self._allowance.max_running, prefill_chunk_tokens=self._allowance.prompt_tokens)
 
-    def _take_samples(self, plan: StepPlan, drawn: list[Sample | None]) -> list[Event]:
-        for chunk in plan.chunks:
-            self._cache.advance(self._sequences[chunk.sequence_id], chunk.end)
-        sampling = [self._sequences[chunk.sequence_id] for chunk in plan.chunks if chunk.samples]
-        return [self._take(sequence, each) for sequence, each in zip(sampling, drawn, strict=True)]
+    def _collect(self, num_left: int) -> None:
+        """Take in what has been drawn, until no more than ``num_left`` steps run; what ended meanwhile has no use for it."""
+        while len(self._launched) > num_left:
+            rows = list(self._launched[0].rows())
+            self._launched.popleft()
+            live = [each for each in rows if self._sequences.get(each[1].id) is each[1]]
+            for chunk, sequence, _ in live:
+                if sequence.block_ids is chunk.block_ids:  # it was not preempted
+                    self._cache.advance(sequence, chunk.end - chunk.num_drafts)
+            for chunk, sequence, samples in live:
+                if chunk.samples:
+                    self._take(chunk, sequence, samples)
 
-    def _take(self, sequence: Sequence, drawn: Sample | None) -> Event:
-        if drawn is None:
+    def _take(self, chunk: Chunk, sequence: Sequence, samples: list[Sample | None]) -> None:
+        if samples[0] is None:
             self._cache.distrust(sequence)
-            return self._end(sequence, "error", INVALID_LOGITS)
-        sequence.append(drawn.token_id)
+            self._end(sequence, "error", INVALID_LOGITS)
+            return
+        accepted = self._speculation.accept(chunk, sequence, samples) if self._speculation else [samples[0]]
+        first = chunk.end - chunk.num_drafts
+        taken = []
+        for position, sample in enumerate(accepted, first):
+            sequence.settle(position, sample.token_id)
+            taken.append(sample)
+            if sequence.finish_reason is not None:
+                break
+        if len(taken) > 1:
+            self._cache.advance(sequence, first + len(taken) - 1)
         if sequence.finish_reason is not None:
             self._forget(sequence)
-        return Event(
-            sequence.id,
-            (drawn.token_id,),
-            sequence.finish_reason,
-            num_stop_tokens=int(sequence.finish_reason == "stop"),
-            logprobs=(drawn.logprob,) if drawn.logprob else (),
-            start=_start(sequence) if sequence.num_generated == 1 else None,
+        self._events.append(
+            Event(
+                sequence.id,
+                tuple(sample.token_id for sample in taken),
+                sequence.finish_reason,
+                num_stop_tokens=int(sequence.finish_reason == "stop"),
+                logprobs=tuple(sample.logprob for sample in taken if sample.logprob),
+                start=_start(sequence) if first == sequence.num_prompt_tokens else None,
+            )
         )
 
-    def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> Event:
+    def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
         self._forget(sequence)
-        return Event(sequence.id, finish_reason=reason, error=error)
+        self._events.append(Event(sequence.id, finish_reason=reason, error=error))
 
     def _forget(self, sequence: Sequence) -> None:
-        del self._sequences[sequence.id]
+        self._drop(sequence)
         self._scheduler.remove(sequence)
+
+    def _drop(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.id]
+        if self._speculation:
+            self._speculation.forget(sequence.id)
+
+    def _take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
 
 
 def _first_line(error: Exception) -> str:

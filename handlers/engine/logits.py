@@ -31,6 +31,11 @@ class SamplingState(Protocol):
     def end_token_ids(self) -> Collection[int]: ...
 
 
+def looks_back(params: SamplingParams) -> bool:
+    """Whether what a request does to the logits depends on which tokens came before."""
+    return params.repetition_penalty != 1.0 or bool(params.presence_penalty or params.frequency_penalty)
+
+
 def adjust(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
     """Change, in place, those rows of ``logits`` (float32, ``(rows, vocab_size)``) whose sequences ask for it.
 

@@ -55,8 +55,8 @@ class PrefixCache:
         for block in shared:
             self._pool.share(block)
         sequence.block_ids = [*shared, *(self._pool.allocate() for _ in range(num_missing))]
-        sequence.num_computed = len(shared) * self._block_tokens
-        for block_hash in self._hashes(sequence)[len(shared) :]:
+        sequence.num_computed = sequence.num_launched = len(shared) * self._block_tokens
+        for block_hash in self._hashes(sequence, len(sequence.token_ids))[len(shared) :]:
             self._computing.setdefault(block_hash, sequence)
         return True
 
@@ -72,13 +72,20 @@ class PrefixCache:
             sequence.block_ids.append(self._pool.allocate())
         return True
 
+    def reach(self, sequence: Sequence, num_tokens: int) -> int:
+        """Give ``sequence`` blocks for up to ``num_tokens`` more than it has, as far as nobody need give way; return how many fit."""
+        wanted = self._blocks_for(len(sequence.token_ids) + num_tokens) - len(sequence.block_ids)
+        sequence.block_ids += [self._pool.allocate() for _ in range(min(wanted, self._pool.num_available))]
+        return min(len(sequence.block_ids) * self._block_tokens - len(sequence.token_ids), num_tokens)
+
     def advance(self, sequence: Sequence, num_computed: int) -> None:
         """Note how far ``sequence`` is computed; its blocks that are full now can be shared."""
         num_full, num_full_before = num_computed // self._block_tokens, sequence.num_computed // self._block_tokens
         sequence.num_computed = num_computed
+        sequence.num_launched = max(sequence.num_launched, num_computed)
         if num_full == num_full_before:
             return
-        hashes = self._hashes(sequence)
+        hashes = self._hashes(sequence, num_computed)
         for index in range(num_full_before, num_full):
             self._pool.register(sequence.block_ids[index], hashes[index])
             self._is_no_longer_computing(sequence, hashes[index])
@@ -107,7 +114,7 @@ class PrefixCache:
         for sequence in owners:
             if len(sequence.block_ids) < self._blocks_for(sequence.num_computed):
                 raise RuntimeError(f"{sequence.id!r} has computed {sequence.num_computed} tokens in {len(sequence.block_ids)} blocks")
-            hashes = self._hashes(sequence)[: sequence.num_computed // self._block_tokens]
+            hashes = self._hashes(sequence, sequence.num_computed)
             for block, block_hash in zip_longest(sequence.block_ids, hashes):
                 if self._pool.key(block) not in (None, block_hash):
                     raise RuntimeError(f"block {block} of {sequence.id!r} is known by the hash of what it does not hold")
@@ -125,14 +132,14 @@ class PrefixCache:
 
     def _shareable_hashes(self, sequence: Sequence) -> list[bytes]:
         """Return the hashes of the full blocks before the last token, which must be computed in any case: its logits are needed."""
-        return self._hashes(sequence)[: (len(sequence.token_ids) - 1) // self._block_tokens]
+        return self._hashes(sequence, len(sequence.token_ids) - 1)
 
-    def _hashes(self, sequence: Sequence) -> list[bytes]:
-        """Return the hashes of all full blocks of ``sequence``, computed or not; each is made once."""
+    def _hashes(self, sequence: Sequence, num_tokens: int) -> list[bytes]:
+        """Return the hashes of the blocks that the first ``num_tokens`` fill, computed or not; each is made once."""
         hashes, size = sequence.block_hashes, self._block_tokens
-        for index in range(len(hashes), len(sequence.token_ids) // size):
+        for index in range(len(hashes), num_tokens // size):
             hashes.append(_block_hash(hashes[-1] if hashes else b"", sequence.token_ids[index * size : (index + 1) * size]))
-        return hashes
+        return hashes[: num_tokens // size]
 
     def _is_no_longer_computing(self, sequence: Sequence, block_hash: bytes) -> None:
         if self._computing.get(block_hash) is sequence:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from handlers.engine.scheduler import StepPlan
 
@@ -69,6 +69,7 @@ class ResizableRunner(Runner, Protocol):
         ...
 
 
+@runtime_checkable
 class PipelinedRunner(Runner, Protocol):
     """A Runner whose device works on while the host prepares the next step; all its work is done in the order in which it is asked for."""
 

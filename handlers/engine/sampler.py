@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from handlers.engine.logits import SamplingState, adjust
+from handlers.engine.transfer import Fetch, on_device
 from handlers.requests import SamplingParams, TokenLogprob
 
 _NUCLEUS_CANDIDATES = 1024  # sorting so many of 150,000 logits is 14 times cheaper than sorting all, and nearly always enough
 _MASK_64 = (1 << 64) - 1
+_COLDEST = float(torch.finfo(torch.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,44 @@ class Sample:
     logprob: TokenLogprob | None = None
 
 
+class Draw:
+    """What has been drawn, on the device: the host may go on with other things before it asks for ``samples``.
+
+    ``token_ids`` ``(rows,)`` are int64 on the device, -1 for a row whose logits are no distribution.
+    """
+
+    def __init__(self, token_ids: Tensor, reports: Sequence[_Report]) -> None:
+        self.token_ids = token_ids
+        self._fetch = Fetch(token_ids)
+        self._reports = reports
+
+    def samples(self) -> list[Sample | None]:
+        """Wait for it. Return a sample a row, or None for an invalid one (NaN or infinity: a broken model, not a bad request)."""
+        token_ids = self._fetch.wait().tolist()
+        logprobs = {row: logprob for report in self._reports for row, logprob in report.read(token_ids)}
+        return [Sample(token_id, logprobs.get(row)) if token_id >= 0 else None for row, token_id in enumerate(token_ids)]
+
+
+class _Report:
+    """The log probabilities of some rows: of the tokens that were chosen, and of the ``num_top`` most likely."""
+
+    def __init__(self, rows: list[int], log_probabilities: Tensor, chosen: Tensor, num_top: int) -> None:
+        top = log_probabilities.topk(min(num_top, log_probabilities.shape[-1]))
+        values = log_probabilities.gather(-1, chosen.clamp_min(0)[:, None])[:, 0]  # a row without a token reports anything
+        self._rows = rows
+        self._fetches = [Fetch(tensor) for tensor in (values, top.indices, top.values)]
+
+    def read(self, token_ids: Sequence[int]) -> Iterator[tuple[int, TokenLogprob]]:
+        """Yield each row's report; tokens that the model rules out (minus infinity) are not among the most likely ones."""
+        values, top_ids, top_values = (fetch.wait().tolist() for fetch in self._fetches)
+        for row, value, ids, likely in zip(self._rows, values, top_ids, top_values, strict=True):
+            pairs = zip(ids, likely, strict=True)
+            yield row, TokenLogprob(token_ids[row], value, tuple(pair for pair in pairs if pair[1] > -torch.inf))
+
+
 @torch.inference_mode()
-def sample(logits: Tensor, sequences: Sequence[SamplingState]) -> list[Sample | None]:
-    """Return a sample a row, or None for a row whose logits are no distribution (NaN or infinity: a broken model, not a bad request).
+def draw(logits: Tensor, sequences: Sequence[SamplingState]) -> Draw:
+    """Draw a token a row, without waiting for the device.
 
     ``logits`` are float32 ``(rows, vocab_size)``, a row for the next token of each sequence; they may be overwritten. What comes of a row
     depends on its logits, parameters, seed and tokens alone, never on the rows beside it. In the order of vLLM's sampler: log probabilities
@@ -35,10 +72,13 @@ def sample(logits: Tensor, sequences: Sequence[SamplingState]) -> list[Sample | 
     log_probabilities = {num_top: _rows(logits, rows).log_softmax(-1) for num_top, rows in wanted.items()}  # before they are overwritten
     adjust(logits, sequences)
     token_ids = _choose(logits, sequences)
-    logprobs: dict[int, TokenLogprob] = {}
-    for num_top, rows in wanted.items():
-        logprobs |= zip(rows, _token_logprobs(log_probabilities[num_top], [token_ids[row] for row in rows], num_top), strict=True)
-    return [Sample(token_id, logprobs.get(row)) if token_id >= 0 else None for row, token_id in enumerate(token_ids)]
+    reports = [_Report(rows, log_probabilities[num_top], _rows(token_ids, rows), num_top) for num_top, rows in wanted.items()]
+    return Draw(token_ids, reports)
+
+
+def sample(logits: Tensor, sequences: Sequence[SamplingState]) -> list[Sample | None]:
+    """Draw, and wait for what came of it; see ``draw`` and ``Draw.samples``."""
+    return draw(logits, sequences).samples()
 
 
 def _rows_by_num_top(sequences: Sequence[SamplingState]) -> dict[int, list[int]]:
@@ -50,28 +90,16 @@ def _rows_by_num_top(sequences: Sequence[SamplingState]) -> dict[int, list[int]]
     return wanted
 
 
-def _token_logprobs(log_probabilities: Tensor, token_ids: list[int], num_top: int) -> Iterator[TokenLogprob]:
-    """Yield each row's report; tokens that the model rules out (minus infinity) are not among the most likely ones."""
-    chosen = torch.tensor(token_ids, device=log_probabilities.device).clamp_min(0)[:, None]  # a row without a token reports anything
-    top = log_probabilities.topk(min(num_top, log_probabilities.shape[-1]))
-    values = log_probabilities.gather(-1, chosen)[:, 0].tolist()
-    for token_id, value, top_ids, top_values in zip(token_ids, values, top.indices.tolist(), top.values.tolist(), strict=True):
-        pairs = zip(top_ids, top_values, strict=True)
-        yield TokenLogprob(token_id, value, tuple(pair for pair in pairs if pair[1] > -torch.inf))
-
-
-def _choose(logits: Tensor, sequences: Sequence[SamplingState]) -> list[int]:
+def _choose(logits: Tensor, sequences: Sequence[SamplingState]) -> Tensor:
     """Return a token id a row, -1 for an invalid one."""
-    greedy = [row for row, sequence in enumerate(sequences) if sequence.params.is_greedy]
-    if len(greedy) == len(sequences):
-        return _most_likely(logits).tolist()
     drawn = [row for row, sequence in enumerate(sequences) if not sequence.params.is_greedy]
+    if not drawn:
+        return _most_likely(logits)
     uniforms = [uniform(sequences[row].seed, len(sequences[row].token_ids)) for row in drawn]
-    token_ids = torch.empty(len(sequences), dtype=torch.long, device=logits.device)
-    token_ids[drawn] = _draw(_rows(logits, drawn), [sequences[row].params for row in drawn], uniforms)
-    if greedy:
-        token_ids[greedy] = _most_likely(logits[greedy])
-    return token_ids.tolist()
+    chosen = _draw(_rows(logits, drawn), [sequences[row].params for row in drawn], uniforms)
+    if len(drawn) == len(sequences):
+        return chosen
+    return _most_likely(logits).index_copy_(0, on_device(drawn, torch.long, logits.device), chosen)
 
 
 def uniform(seed: int, position: int) -> float:
@@ -90,7 +118,7 @@ def _mix(value: int) -> int:
 
 
 def _rows(logits: Tensor, rows: list[int]) -> Tensor:
-    return logits if len(rows) == len(logits) else logits[rows]
+    return logits if len(rows) == len(logits) else logits.index_select(0, on_device(rows, torch.long, logits.device))
 
 
 def _most_likely(logits: Tensor) -> Tensor:
@@ -101,31 +129,28 @@ def _most_likely(logits: Tensor) -> Tensor:
 
 def _draw(logits: Tensor, params: list[SamplingParams], uniforms: list[float]) -> Tensor:
     """Invert the cumulative distribution of each row at its uniform number; -1 for an invalid row."""
+    table = [max(row.temperature, _COLDEST) for row in params], [row.min_p for row in params], uniforms
+    temperatures, min_p, numbers = on_device(table, torch.float32, logits.device)[..., None]  # (rows, 1) each
     peaks = logits.amax(dim=-1, keepdim=True)
-    temperatures = torch.tensor([row.temperature for row in params], device=logits.device).clamp_min(torch.finfo(torch.float32).tiny)
-    weights = (logits - peaks).div_(temperatures[:, None]).exp_()  # the largest is 1, so that no temperature overflows
-    _filter_min_p(weights, params)
+    weights = (logits - peaks).div_(temperatures).exp_()  # the largest is 1, so that no temperature overflows
+    if any(row.min_p for row in params):
+        weights.masked_fill_(weights < min_p, 0.0)  # less likely than min_p times the most likely one (Nguyen et al. 2024)
     _filter_top(weights, params)
     cumulative = torch.cumsum(weights, dim=-1, out=weights)  # in place: fresh pages cost more than the arithmetic
-    targets = torch.tensor(uniforms, device=logits.device)[:, None] * cumulative[:, -1:]  # below the last sum, as 1 - 2**-24 is
+    targets = numbers * cumulative[:, -1:]  # below the last sum, as 1 - 2**-24 is
     token_ids = torch.searchsorted(cumulative, targets, right=True)[:, 0]
     return token_ids.masked_fill(~peaks[:, 0].isfinite(), -1)
-
-
-def _filter_min_p(weights: Tensor, params: list[SamplingParams]) -> None:
-    """Remove tokens less likely than ``min_p`` times the most likely one, whose weight is 1 (Nguyen et al. 2024)."""
-    if any(row.min_p for row in params):
-        min_p = torch.tensor([row.min_p for row in params], device=weights.device)[:, None]
-        weights.masked_fill_(weights < min_p, 0.0)
 
 
 def _filter_top(weights: Tensor, params: list[SamplingParams]) -> None:
     """Remove tokens outside the ``top_k`` most likely and the ``top_p`` nucleus (Holtzman et al. 2020)."""
     rows = [row for row, row_params in enumerate(params) if row_params.top_k or row_params.top_p < 1.0]
-    if rows:
-        thresholds = weights.new_zeros(len(params), 1)
-        thresholds[rows] = _thresholds(_rows(weights, rows), [params[row] for row in rows])
-        weights.masked_fill_(weights < thresholds, 0.0)
+    if not rows:
+        return
+    thresholds = _thresholds(_rows(weights, rows), [params[row] for row in rows])
+    if len(rows) < len(params):
+        thresholds = weights.new_zeros(len(params), 1).index_copy_(0, on_device(rows, torch.long, weights.device), thresholds)
+    weights.masked_fill_(weights < thresholds, 0.0)
 
 
 def _thresholds(weights: Tensor, params: list[SamplingParams]) -> Tensor:
@@ -134,13 +159,15 @@ def _thresholds(weights: Tensor, params: list[SamplingParams]) -> Tensor:
     Thresholds and not indices, because sorting breaks ties differently in different batches: equal weights are all kept.
     """
     vocab_size = weights.shape[-1]
-    top_k = torch.tensor([min(row.top_k or vocab_size, vocab_size) for row in params], device=weights.device)[:, None]
-    # Above 1 when off: rounding must not cut the tail of a row that asked for all of it.
-    top_p = torch.tensor([row.top_p if row.top_p < 1.0 else 2.0 for row in params], device=weights.device)[:, None]
+    # top_p is above 1 when off: rounding must not cut the tail of a row that asked for all of it.
+    table = [min(row.top_k or vocab_size, vocab_size) for row in params], [row.top_p if row.top_p < 1.0 else 2.0 for row in params]
+    top_k, top_p = on_device(table, torch.float32, weights.device)[..., None]  # (rows, 1) each
     width = max(row.top_k or _NUCLEUS_CANDIDATES for row in params)
     if width >= vocab_size:
         return _kept(weights.sort(dim=-1, descending=True).values, weights, top_k, top_p)[0]
     thresholds, complete = _kept(weights.topk(width).values, weights, top_k, top_p)
+    if all(row.top_k for row in params):
+        return thresholds  # looking whether they are complete would be waiting for the device
     wide = (~complete).nonzero()[:, 0]
     if len(wide):
         thresholds[wide], _ = _kept(weights[wide].sort(dim=-1, descending=True).values, weights[wide], top_k[wide], top_p[wide])

@@ -11,9 +11,6 @@ from operator import attrgetter
 from handlers.engine.prefix_cache import PrefixCache
 from handlers.engine.sequence import Sequence
 
-UNKNOWN = -1
-"""The id of a token that has been sampled, but has not arrived from the device."""
-
 _rank = attrgetter("rank")
 
 
@@ -152,7 +149,7 @@ class Scheduler:
 
     def _decodes(self) -> Iterator[Chunk]:
         for sequence in self._running:  # may get shorter on the way, from its end
-            if sequence.num_pending == 1 and self._make_room(sequence):
+            if sequence.num_pending == 1 and not sequence.is_full and self._make_room(sequence):
                 yield _chunk(sequence, 1)
 
     def _make_room(self, sequence: Sequence) -> bool:
@@ -184,11 +181,11 @@ class Scheduler:
         yield from self._starts(now_s)
 
     def _starts(self, now_s: float) -> Iterator[Sequence]:
-        """Start waiting sequences for as long as there is room; those that can soon share a block let others pass."""
+        """Start waiting sequences while there is room; those that can soon share a block, or soon know their last token, let others pass."""
         index = 0
         while index < len(self._waiting) and len(self._running) < self._max_running:
             sequence = self._waiting[index]
-            if self._cache.is_coming(sequence):
+            if sequence.late_row is not None or self._cache.is_coming(sequence):
                 index += 1
                 continue
             if not self._cache.begin(sequence, reserve=sum(map(self._cache.may_grow, self._running))):
@@ -208,8 +205,9 @@ class Scheduler:
 
 
 def _chunk(sequence: Sequence, num_tokens: int) -> Chunk:
-    start, end = sequence.num_computed, sequence.num_computed + num_tokens
-    return Chunk(sequence.id, start, tuple(sequence.token_ids[start:end]), sequence.block_ids, end == len(sequence.token_ids))
+    start, end = sequence.num_launched, sequence.num_launched + num_tokens
+    is_last = end == len(sequence.token_ids)
+    return Chunk(sequence.id, start, tuple(sequence.token_ids[start:end]), sequence.block_ids, is_last, late_row=sequence.late_row)
 
 
 def _remove(sequences: list[Sequence], sequence: Sequence) -> None:

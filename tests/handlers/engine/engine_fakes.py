@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from handlers.engine.scheduler import Chunk, StepPlan
+from handlers.engine.sequence import UNKNOWN
+from handlers.engine.speculation.drafter import Wish
 
 VOCAB_SIZE = 32
 START = 17
@@ -118,6 +121,48 @@ class FakeRunner:
 
     def _at(self, chunk: Chunk, position: int) -> tuple[int, bool]:
         return self.contents[chunk.block_ids[position // self.block_tokens]][position % self.block_tokens]
+
+
+class PipelinedFakeRunner(FakeRunner):
+    """A FakeRunner that may be asked for a step before the tokens of the one before are known."""
+
+    def run(self, plan: StepPlan) -> torch.Tensor:
+        return self.run_after(plan, torch.empty(0, dtype=torch.long))
+
+    def run_after(self, plan: StepPlan, drawn: torch.Tensor) -> torch.Tensor:
+        try:
+            known = StepPlan(tuple(self._known(chunk, drawn.tolist()) for chunk in plan.chunks))
+        except (AssertionError, LookupError) as error:
+            raise BrokenContract from error
+        return super().run(known)
+
+    @staticmethod
+    def _known(chunk: Chunk, drawn: list[int]) -> Chunk:
+        assert (chunk.token_ids[-1] == UNKNOWN) == (chunk.late_row is not None)
+        assert UNKNOWN not in chunk.token_ids[:-1]
+        if chunk.late_row is None:
+            return chunk
+        return replace(chunk, token_ids=(*chunk.token_ids[:-1], max(drawn[chunk.late_row], 0)), late_row=None)
+
+
+class FakeDrafter:
+    """Guesses what the fake model will say, but for a wrong token now and then, and fewer than are wished for."""
+
+    def __init__(self, one_wrong_in: int) -> None:
+        self.one_wrong_in = one_wrong_in
+        self.live: set[str] = set()
+
+    def draft(self, wishes: Sequence[Wish]) -> dict[str, list[int]]:
+        return {wish.sequence.id: self._guess(wish) for wish in wishes}
+
+    def forget(self, sequence_id: str) -> None:
+        self.live.discard(sequence_id)
+
+    def _guess(self, wish: Wish) -> list[int]:
+        self.live.add(wish.sequence.id)
+        length = len(wish.sequence.token_ids)
+        guess = continuation(wish.sequence.token_ids, length + wish.num_tokens - length % 2, frozenset())
+        return [(token_id + ((length + index) % self.one_wrong_in == 0)) % VOCAB_SIZE for index, token_id in enumerate(guess)]
 
 
 class GatedRunner(FakeRunner):

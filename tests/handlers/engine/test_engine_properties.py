@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from engine_fakes import VOCAB_SIZE, FakeRunner, continuation
+from engine_fakes import VOCAB_SIZE, FakeDrafter, FakeRunner, PipelinedFakeRunner, continuation
 from engine_rig import EngineRig, greedy
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from handlers.engine.speculation.speculation import Speculation
 
 MAX_MODEL_LEN = 24
 # Few beginnings, so that prompts share them, in few tokens; and a token that makes the logits of its sequence invalid.
@@ -22,12 +24,17 @@ class EngineMachine(RuleBasedStateMachine):
         max_running=st.integers(1, 6),
         prefill_chunk_tokens=st.integers(1, 20),
         prefix_caching=st.booleans(),
+        kind=st.sampled_from([FakeRunner, PipelinedFakeRunner]),
+        one_wrong_in=st.sampled_from([None, 1, 3, 100]),
+        max_rows=st.integers(2, 24),
     )
-    def start(self, num_blocks, max_running, prefill_chunk_tokens, prefix_caching):
+    def start(self, num_blocks, max_running, prefill_chunk_tokens, prefix_caching, kind, one_wrong_in, max_rows):
         self.now_s = 0.0
         self.prompts, self.sequences = {}, {}
+        self.drafter = FakeDrafter(one_wrong_in) if one_wrong_in else None
         self.rig = EngineRig(
-            FakeRunner(num_blocks, block_tokens=4, max_model_len=MAX_MODEL_LEN, poison=POISON),
+            kind(num_blocks, block_tokens=4, max_model_len=MAX_MODEL_LEN, poison=POISON),
+            speculation=Speculation(self.drafter, max_draft_tokens=5, max_rows=max_rows) if self.drafter else None,
             max_running=max_running,
             prefill_chunk_tokens=prefill_chunk_tokens,
             prefix_caching=prefix_caching,
@@ -93,6 +100,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert outcome.last.keys() == self.sequences.keys()
         assert len(self.sequences) == sum(outcome.count(reason) for reason in ("stop", "length", "cancelled", "expired", "error"))
         assert self.rig.engine.stats().blocks_used == 0
+        assert not (self.drafter and self.drafter.live)
         for name, sequence in self.sequences.items():
             self.check_output(name, sequence.max_len, sequence.end_token_ids)
 

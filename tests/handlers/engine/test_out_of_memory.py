@@ -173,15 +173,15 @@ class TestEngine:
         for index in range(4):
             rig.add(str(index), [index, 1])
         rig.step()
-        real, calls = engine_module.sample, []
+        real, calls = engine_module.draw, []
 
-        def sample(logits, sequences):
+        def draw(logits, sequences):
             calls.append(len(sequences))
             if len(sequences) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(logits, sequences)
 
-        monkeypatch.setattr(engine_module, "sample", sample)
+        monkeypatch.setattr(engine_module, "draw", draw)
         outcome = rig.finish()
         assert calls[:2] == [4, 2]
         assert all(outcome.token_ids[str(index)] == continuation([index, 1], 10, frozenset()) for index in range(4))
