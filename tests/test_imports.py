@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-VOCABULARY = {f"handlers.{module}" for module in ("errors", "requests", "config", "integrity", "gguf_file", "memory_ledger", "host_limits")}
+VOCABULARY = {
+    f"handlers.{module}"
+    for module in ("errors", "requests", "config", "integrity", "gguf_file", "memory_ledger", "host_limits", "tensor_parallel")
+}
 # What crosses between TorchServe and a handler: as basic as the vocabulary, but no business of the archiver's.
 SHARED = VOCABULARY | {"handlers.frontend", "handlers.time_ledger"}
 # What components are built on: they import the vocabulary only.

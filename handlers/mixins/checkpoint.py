@@ -9,6 +9,7 @@ from handlers.hooks import HandlerHooks
 from handlers.quant.formats import PLAIN
 from handlers.telemetry import report_loading
 from handlers.weights.checkpoint import Checkpoint
+from handlers.weights.division import check_division, own_share
 from handlers.weights.loading import weights_name
 
 
@@ -26,6 +27,7 @@ class CheckpointMixin(HandlerHooks):
         """Refuse what is no checkpoint, or may not be loaded, before anything heavy is imported."""
         super().initialize(context)
         self.checkpoint = Checkpoint.open(self.model_dir / self.config.model.path, self.config.model)
+        check_division(self.checkpoint, self.config)
 
     def load_model(self) -> Any:
         """Return the transformers model; an engine process has not been through ``initialize``."""
@@ -34,8 +36,8 @@ class CheckpointMixin(HandlerHooks):
         return self.load_weights(Checkpoint.open(self.model_dir / self.config.model.path, self.config.model))
 
     def load_weights(self, checkpoint: Checkpoint) -> Any:
-        """Load a checkpoint whose weights are plain numbers; raise ConfigError for another, and for a recipe to quantize it."""
+        """Load a checkpoint of plain weights, or this rank's share of it; raise ConfigError for quantized ones, and for a recipe."""
         name = weights_name(checkpoint, self.config)
         if name != PLAIN.name:
             raise ConfigError(f"{type(self).__name__} loads plain weights only, not {name}: put QuantizedLoadMixin before CheckpointMixin")
-        return checkpoint.load()
+        return checkpoint.load() if self.config.engine.tensor_parallel == 1 else own_share(checkpoint)

@@ -64,9 +64,14 @@ class Checkpoint:
         )
 
     @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """The whole of config.json; empty for a GGUF file."""
+        return {} if self.gguf else _read_json(self.directory / "config.json")
+
+    @functools.cached_property
     def quantization(self) -> StoredQuantization | None:
         """What config.json says of quantized weights; None for plain ones and GGUF files. Raises ConfigError if it does not say which."""
-        return None if self.gguf else find_quantization(_read_json(self.directory / "config.json"))
+        return None if self.gguf else find_quantization(self.settings)
 
     def load(self, *, quantization: Any = None, dtype: str | None = None) -> Any:
         """Return the transformers model, ready for inference: on the GPUs there are (accelerate's ``device_map``), else on the CPU.
@@ -114,12 +119,18 @@ class Checkpoint:
         has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if has_bfloat16 else torch.float32
 
+    @property
+    def gpu_dtype(self) -> Any:
+        """The ``torch.dtype`` to compute in on a GPU: what the weights are stored in, unless the operator says another."""
+        import torch
+
+        return getattr(torch, self._stored_dtype() if self.config.dtype == "auto" else self.config.dtype)
+
     def _stored_dtype(self) -> str:
         """Return what the weights are stored in; what is quantized is meant for half precision."""
         if self.gguf:
             return "float32" if all(tensor.type == "F32" for tensor in self.gguf.tensors.values()) else "bfloat16"
-        config = _read_json(self.directory / "config.json")
-        return config.get("dtype") or config.get("torch_dtype") or "float32"
+        return self.settings.get("dtype") or self.settings.get("torch_dtype") or "float32"
 
     def _recommendations(self) -> dict[str, Any]:
         if self.gguf:

@@ -1,0 +1,1 @@
+"""Tensor parallelism: processes that share a model's weights, and compute each step together."""
