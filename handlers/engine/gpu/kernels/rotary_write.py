@@ -100,12 +100,12 @@ def _rotate_and_write(
     if place >= 0:
         source = qkv + token * qkv_stride + (NUM_KV_HEADS * NUM_REPEATS + kv_head) * (2 * HALF) + columns
         into_cache = (place * NUM_KV_HEADS + kv_head) * (2 * HALF) + columns
-        first, second = _rotated(source, in_half, key_norm, columns, in_half, cosine, sine, eps, HALF)
-        _keep(keys + into_cache, first, second, in_half, scales, 0, HALF)
+        first_key, second_key = _rotated(source, in_half, key_norm, columns, in_half, cosine, sine, eps, HALF)
+        _keep(keys + into_cache, first_key, second_key, in_half, scales, 0, HALF)
         source += NUM_KV_HEADS * 2 * HALF
-        first = tl.load(source, mask=in_half, other=0.0).to(tl.float32)
-        second = tl.load(source + HALF, mask=in_half, other=0.0).to(tl.float32)
-        _keep(values + into_cache, first, second, in_half, scales, 1, HALF)
+        first_value = tl.load(source, mask=in_half, other=0.0).to(tl.float32)
+        second_value = tl.load(source + HALF, mask=in_half, other=0.0).to(tl.float32)
+        _keep(values + into_cache, first_value, second_value, in_half, scales, 1, HALF)
 
 
 @triton.jit

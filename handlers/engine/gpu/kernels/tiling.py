@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 SILU_WIDTH = 1024
 """Columns a program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How an attention kernel walks: queries and keys a tile, warps a program, and tiles of keys and values on their way at once."""
+
+    num_queries: int
+    num_keys: int
+    num_warps: int
+    num_stages: int
 
 
 def row_warps(width: int) -> int:
     """Return the warps for a program that reduces one row: 16 numbers a thread, at least one warp and at most 16."""
     return min(max(width // (32 * 16), 1), 16)
+
+
+def combine_warps(dims: int) -> int:
+    """Return the warps for a program that adds the parts of one head."""
+    return 8 if dims > 128 else 4
+
+
+def decode_tiling(dims: int) -> Tiling:
+    """Return a tiling for the heads of one token."""
+    return Tiling(1, 64 if dims <= 128 else 32, 4, 4)
+
+
+def prefill_tiling(dims: int, element_bytes: int) -> Tiling:
+    """Return a tiling for the tokens of a prompt; float32, which tensor cores do not multiply exactly, is for tests."""
+    if element_bytes > 2:
+        return Tiling(32, 32, 4, 2)
+    return Tiling(128, 64, 8, 4) if dims <= 128 else Tiling(64, 32, 4, 4)
