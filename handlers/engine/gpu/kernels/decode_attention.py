@@ -90,7 +90,8 @@ def decode_attention(
     return output
 
 
-@triton.jit(do_not_specialize=["table_stride"])
+# What differs between steps must not ask for another variant of the kernel.
+@triton.jit(do_not_specialize=["table_stride"], do_not_specialize_on_alignment=["block_table", "context_lens", "scales"])
 def _attend_to_part(
     query,
     keys,
@@ -171,9 +172,7 @@ def _attend_to_part(
 
 
 @triton.jit
-def _combine(
-    parts, logs, output, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr, NUM_SPLITS: tl.constexpr, SPLITS: tl.constexpr
-):
+def _combine(parts, logs, output, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr, NUM_SPLITS: tl.constexpr, SPLITS: tl.constexpr):
     """A program weighs the parts of one head by the logarithms, in base 2, of their softmax's sums."""
     head = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIMS)

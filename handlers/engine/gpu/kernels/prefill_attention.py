@@ -63,7 +63,11 @@ def prefill_attention(
     return output
 
 
-@triton.jit(do_not_specialize=["table_stride"])
+# What differs between steps must not ask for another variant of the kernel.
+@triton.jit(
+    do_not_specialize=["table_stride"],
+    do_not_specialize_on_alignment=["block_table", "query_starts", "context_lens", "scales"],
+)
 def _attend_to_prefix(
     query,
     keys,

@@ -59,7 +59,7 @@ def rotate_and_write(
     return query
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "places", "scales"])
 def _rotate_and_write(
     qkv,
     cosines,

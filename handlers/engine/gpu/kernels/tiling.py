@@ -30,11 +30,11 @@ def combine_warps(dims: int) -> int:
 
 def decode_tiling(dims: int) -> Tiling:
     """Return a tiling for the heads of one token."""
-    return Tiling(1, 64 if dims <= 128 else 32, 4, 4)
+    return Tiling(1, 64 if dims <= 128 else 32, 4, 5)
 
 
 def prefill_tiling(dims: int, element_bytes: int) -> Tiling:
     """Return a tiling for the tokens of a prompt; float32, which tensor cores do not multiply exactly, is for tests."""
     if element_bytes > 2:
         return Tiling(32, 32, 4, 2)
-    return Tiling(128, 64, 8, 4) if dims <= 128 else Tiling(64, 32, 4, 4)
+    return Tiling(128, 64, 8, 3) if dims <= 128 else Tiling(64, 32, 4, 3)

@@ -1,4 +1,4 @@
-"""Compile what the launchers launch, without a GPU: ``python compile_kernels.py 90`` prints what each kernel takes, a JSON object a line."""
+"""Compile what the launchers launch, without a GPU: ``python compile_kernels.py 90`` prints what each kernel takes as JSON."""
 
 from __future__ import annotations
 
@@ -110,9 +110,7 @@ def main(capability: int) -> None:
         work += launches(head_dim, torch.bfloat16)
         if capability >= 89:
             work += launches(head_dim, torch.float8_e4m3fn)
-    for launch in work:
-        for kernel in compiled(launch):
-            print(json.dumps(kernel))
+    json.dump([kernel for launch in work for kernel in compiled(launch)], sys.stdout)
 
 
 if __name__ == "__main__":
