@@ -351,7 +351,7 @@ class Engine:
     def _drop(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
         if self._speculation:
-            self._speculation.forget(sequence.id)
+            self._speculation.forget(sequence)
 
     def _take_events(self) -> list[Event]:
         events, self._events = self._events, []

@@ -96,7 +96,7 @@ def _forbid_early_ends(logits: Tensor, sequences: Sequence[SamplingState]) -> No
     ends = {
         row: sequence.end_token_ids
         for row, sequence in enumerate(sequences)
-        if sequence.params.min_tokens > len(sequence.token_ids) - sequence.num_prompt_tokens
+        if sequence.params.min_tokens and sequence.params.min_tokens > len(sequence.token_ids) - sequence.num_prompt_tokens
     }
     if ends:
         logits[_entries(ends, logits)] = -torch.inf

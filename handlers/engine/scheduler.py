@@ -181,7 +181,7 @@ class Scheduler:
         yield from self._starts(now_s)
 
     def _starts(self, now_s: float) -> Iterator[Sequence]:
-        """Start waiting sequences while there is room; those that can soon share a block, or soon know their last token, let others pass."""
+        """Start waiting sequences while there is room; those that can soon share a block, or know their last token, let others pass."""
         index = 0
         while index < len(self._waiting) and len(self._running) < self._max_running:
             sequence = self._waiting[index]

@@ -12,6 +12,7 @@ from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
 from handlers.engine.control import describe_engine, describe_memory, engine_commands
 from handlers.engine.memory.turn import loading_turn
+from handlers.engine.parallel.start import starting_ranks
 from handlers.engine.process.client import start_process_client
 from handlers.errors import InvalidRequest
 from handlers.frontend import read_batch, write_replies
@@ -21,7 +22,7 @@ from handlers.requests import Request
 from handlers.telemetry import EngineGauges
 from handlers.text.tokenizer import TextTokenizer
 from handlers.torchserve_worker import serve_directly
-from handlers.weights.checkpoint import eos_token_ids
+from handlers.weights.checkpoint import Checkpoint, eos_token_ids
 from handlers.worker_lock import claim_only_worker
 
 
@@ -59,7 +60,7 @@ class ContinuousGenerationMixin(HandlerHooks):
 
     def build_engine(self) -> EngineClient:
         """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""
-        with loading_turn() as memory:
+        with loading_turn() as memory, starting_ranks(self) as ranks:
             model = self.load_model()
             return build_engine_client(
                 model,
@@ -68,7 +69,15 @@ class ContinuousGenerationMixin(HandlerHooks):
                 max_queued_tokens=self.config.limits.max_queued_tokens,
                 memory=memory,
                 ledger=read_memory_ledger(self.model_dir),
+                ranks=ranks,
+                draft_model=self._load_draft_model(),
             )
+
+    def _load_draft_model(self) -> Any:
+        speculation = self.config.engine.speculation
+        if speculation.method != "draft":
+            return None
+        return self.load_weights(Checkpoint.open(self.model_dir / speculation.draft_model, self.config.model))
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one call of the frontend, which lists every live request; a worker that is served directly never comes here."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from handlers.config import EngineConfig
 from handlers.engine.memory.footprint import Footprint
+
+if TYPE_CHECKING:
+    import torch
+
+    from handlers.engine.paged_cache import KVShape
 
 _GIB = 1 << 30
 _CPU_BYTES = 4 * _GIB
@@ -21,6 +28,16 @@ class TokenBytes:
 
     kept: int
     copied: int = 0
+
+    @classmethod
+    def of(cls, shapes: Sequence[KVShape], dtype: torch.dtype) -> TokenBytes:
+        """Return it for a model whose layers keep ``shapes``, in ``dtype``."""
+        layers = [shape.elements * dtype.itemsize for shape in shapes]
+        return cls(kept=sum(layers), copied=max(layers))
+
+    def __add__(self, other: TokenBytes) -> TokenBytes:
+        """Return it for two models that take turns."""
+        return TokenBytes(self.kept + other.kept, max(self.copied, other.copied))
 
 
 def cpu_budget(config: EngineConfig, free_bytes: int) -> int:

@@ -29,6 +29,6 @@ class Drafter(Protocol):
         """Return guesses by the id of the sequence: as many as are wished for, fewer, or none."""
         ...
 
-    def forget(self, sequence_id: str) -> None:
-        """Drop what is kept of a sequence that has ended."""
+    def forget(self, sequence: engine_sequence.Sequence) -> None:
+        """Take note of the end of a sequence."""
         ...

@@ -50,10 +50,10 @@ class Speculation:
             self._pace(sequence).note(chunk.num_drafts, len(accepted) - 1, sequence.num_generated + len(accepted))
         return accepted
 
-    def forget(self, sequence_id: str) -> None:
-        """Drop what is kept of a sequence that has ended."""
-        self._paces.pop(sequence_id, None)
-        self._drafter.forget(sequence_id)
+    def forget(self, sequence: Sequence) -> None:
+        """Take note of the end of a sequence."""
+        self._paces.pop(sequence.id, None)
+        self._drafter.forget(sequence)
 
     def _wish(self, chunk: Chunk, sequence: Sequence, cache: PrefixCache, share: int) -> Wish | None:
         wanted = min(self._pace(sequence).num_tokens(sequence.num_generated), share, sequence.max_len - chunk.end - 1)

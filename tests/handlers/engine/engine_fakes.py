@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from handlers.engine import sequence as engine_sequence
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.sequence import UNKNOWN
 from handlers.engine.speculation.drafter import Wish
@@ -155,8 +156,8 @@ class FakeDrafter:
     def draft(self, wishes: Sequence[Wish]) -> dict[str, list[int]]:
         return {wish.sequence.id: self._guess(wish) for wish in wishes}
 
-    def forget(self, sequence_id: str) -> None:
-        self.live.discard(sequence_id)
+    def forget(self, sequence: engine_sequence.Sequence) -> None:
+        self.live.discard(sequence.id)
 
     def _guess(self, wish: Wish) -> list[int]:
         self.live.add(wish.sequence.id)

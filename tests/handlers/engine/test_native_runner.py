@@ -63,7 +63,9 @@ def random_plan(rng: random.Random, lengths: dict[int, int]) -> StepPlan:
         size = rng.choice([1, 1, 1, rng.randint(1, 90)])
         start, lengths[index] = lengths[index], lengths[index] + size
         blocks = [(index + 8 * number) % 256 for number in range(-(-lengths[index] // BLOCK))]
-        chunks.append(Chunk(str(index), start, tuple(rng.choices(range(VOCAB_SIZE), k=size)), blocks, samples=rng.random() < 0.7))
+        samples = rng.random() < 0.7
+        num_drafts = rng.choice([0, min(size, 9) - 1]) if samples else 0
+        chunks.append(Chunk(str(index), start, tuple(rng.choices(range(VOCAB_SIZE), k=size)), blocks, samples, num_drafts))
     return StepPlan(tuple(chunks))
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,23 @@ def test_logits_come_in_the_order_of_the_plan_and_only_for_rows_that_sample(kind
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, torch.stack([alone[5], alone[2]]), atol=1e-4, rtol=1e-4)
     assert runner.run(StepPlan((chunk(1, 0, [1], samples=False),))).shape == (0, VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("name", LLAMA_LIKE)
+@pytest.mark.parametrize("kind", [TransformersRunner, LeanRunner])
+def test_guesses_get_the_logits_that_they_would_get_one_by_one(kind, name):
+    prompts, runner = random_prompts(4, seed=7), make_runner(kind, name)
+    guesses = [[5, 6, 7], [9], [11, 12, 13], []]
+    expected = []
+    for index, (prompt, guess) in enumerate(zip(prompts, guesses, strict=True)):
+        expected.append(runner.run(StepPlan((chunk(index, 0, prompt),)))[:0].clone())
+        expected += [runner.run(StepPlan((chunk(index, len(prompt) + place, [token]),))) for place, token in enumerate([1, *guess])]
+    chunks = [
+        replace(chunk(index, len(prompt), [1, *guess]), num_drafts=len(guess))
+        for index, (prompt, guess) in enumerate(zip(prompts, guesses, strict=True))
+    ]
+    logits = runner.run(StepPlan((*chunks[:2], chunk(5, 0, prompts[0][:20], samples=False), *chunks[2:])))
+    torch.testing.assert_close(logits, torch.cat(expected), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [TransformersRunner, LeanRunner])
