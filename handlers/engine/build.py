@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from handlers.engine.client import EngineClient
     from handlers.engine.engine import Engine
     from handlers.engine.memory.device import DeviceMemory
+    from handlers.engine.parallel.ranks import Ranks
     from handlers.memory_ledger import MemoryLedger
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,15 @@ def build_engine_client(
     max_queued_tokens: int | None = None,
     memory: DeviceMemory | None = None,
     ledger: MemoryLedger | None = None,
+    ranks: Ranks | None = None,
 ) -> EngineClient:
     """Start an engine over ``model``, which belongs to it from now on: its attention is replaced, ``model.generate`` no longer works.
 
     A GGUF file is for llama.cpp to load. ``memory`` is that of the model's device from before the model was loaded, ``ledger`` what was
     planned for it: both are for the continuous engine. Raises ConfigError when no engine that ``config.name`` allows can run the model, or
     when its KV cache does not fit into memory.
+
+    With ``ranks``, ``model`` is this process's share of the model, of which they have the others.
     """
     # Here and not above, so that whoever composes handlers may import this module without torch.
     from handlers.engine.compatibility import Unfit
@@ -55,8 +59,10 @@ def build_engine_client(
     if config.name != "generate":
         own_attention = model.config._attn_implementation
         try:
-            return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger))
+            return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger, ranks))
         except Unfit as error:
+            if ranks is not None:
+                raise  # no other engine shares a model
             if config.name == "continuous":
                 raise ConfigError(f"{error}. Set handler.engine.name: generate") from error
             model.set_attn_implementation(own_attention)
@@ -71,6 +77,7 @@ def _build_continuous_engine(
     max_queued_tokens: int | None,
     memory: DeviceMemory | None,
     ledger: MemoryLedger | None,
+    ranks: Ranks | None,
 ) -> Engine:
     from handlers.engine.capacity import Capacity, model_len, plan_capacity
     from handlers.engine.compatibility import adopt
@@ -79,6 +86,8 @@ def _build_continuous_engine(
     from handlers.engine.memory.device import memory_of
     from handlers.engine.memory.footprint import Footprint
     from handlers.engine.memory.settle import kv_budget, settle_memory
+    from handlers.engine.parallel.linear import join
+    from handlers.engine.parallel.runner import choose_parallel_runner
     from handlers.engine.runners import choose_runner
     from handlers.engine.threads import settle_num_threads
     from handlers.engine.weight_memory import plain_bytes
@@ -86,6 +95,8 @@ def _build_continuous_engine(
     as_plain = plain_bytes(model)  # before a runner takes the weights over
     if memory is None or memory.kind != model.device.type:
         memory = memory_of(model.device)
+    if ranks is not None:
+        join(model, ranks.collective)
     adoption = adopt(model)
     layers = [shape.elements * model.dtype.itemsize for shape in adoption.kv_shapes]
     token = TokenBytes(kept=sum(layers), copied=max(layers))
@@ -95,7 +106,8 @@ def _build_continuous_engine(
         model_len=model_len(model.config),
         budget_bytes=kv_budget(config, memory, token, Footprint(context=memory.own_bytes())),
     )
-    runner = choose_runner(model, adoption, Capacity(_FIRST_BLOCKS, most.max_model_len), config)
+    choose = choose_runner if ranks is None else partial(choose_parallel_runner, ranks)
+    runner = choose(model, adoption, Capacity(_FIRST_BLOCKS, most.max_model_len), config)
     if memory.kind == "cpu":
         settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
         runner.reset()

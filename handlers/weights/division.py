@@ -23,6 +23,8 @@ def check_division(checkpoint: Checkpoint, config: HandlerConfig) -> None:
         raise ConfigError(f"{_KEY} is for the continuous engine, not for {engine.name}: leave handler.engine.name out")
     if not engine.process:
         raise ConfigError(f"{_KEY} needs engine processes: set handler.engine.process: true")
+    if engine.speculation.method == "draft":
+        raise ConfigError(f"{_KEY} cannot be combined with a draft model: set handler.engine.speculation.method to ngram or none")
     if (name := weights_name(checkpoint, config)) != PLAIN.name:
         raise ConfigError(f"{_KEY} divides plain weights only, and these are {name}: set it to 1")
     if (reason := obstacle(checkpoint.settings, engine.tensor_parallel)) is not None:

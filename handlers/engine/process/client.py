@@ -12,8 +12,9 @@ from functools import partial
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event
 from handlers.engine.process.dispatcher import Dispatcher
-from handlers.engine.process.fleet import Fleet, Launch
+from handlers.engine.process.fleet import Divide, Fleet, Launch
 from handlers.engine.process.launch import EngineProcess
+from handlers.engine.process.placement import divide
 from handlers.engine.process.protocol import Add
 from handlers.engine.process.source import EngineBuilder, EngineSource
 from handlers.errors import SHUTTING_DOWN, ConfigError, Unavailable
@@ -34,16 +35,22 @@ _END_S = 10.0
 def start_process_client(handler: EngineBuilder) -> ProcessClient:
     """Start the engines of a handler, as configured and each with its share of the machine; raise ConfigError if one cannot load."""
     source, config = EngineSource.of(handler), handler.config.engine
-    return ProcessClient(partial(EngineProcess, source), replicas=config.replicas, step_timeout_s=config.step_timeout_s)
+    return ProcessClient(
+        partial(EngineProcess, source),
+        replicas=config.replicas,
+        step_timeout_s=config.step_timeout_s,
+        divide=partial(divide, num_ranks=config.tensor_parallel),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaState:
-    """One replica, for whoever watches: "loading", "ready" or "draining" (no longer wanted), with the number of its sequences."""
+    """One replica, for whoever watches: "loading", "ready" or "draining" (no longer wanted), with the number of its sequences and ranks."""
 
     pid: int
     state: str
     sequences: int
+    ranks: int = 1
 
 
 class ProcessClient:
@@ -54,11 +61,11 @@ class ProcessClient:
     engine to read; one thread starts, watches and ends the processes.
     """
 
-    def __init__(self, launch: Launch, *, replicas: int, step_timeout_s: float) -> None:
+    def __init__(self, launch: Launch, *, replicas: int, step_timeout_s: float, divide: Divide = divide) -> None:
         self._step_timeout_s = step_timeout_s
         self._lock = threading.Lock()  # guards everything below
         self._has_ticked = threading.Condition(self._lock)
-        self._fleet = Fleet(launch, replicas)
+        self._fleet = Fleet(launch, replicas, divide)
         self._dispatcher = Dispatcher(self._fleet)
         self._seen_s = self._watch_s = 0.0
         self._is_draining = False
@@ -125,7 +132,7 @@ class ProcessClient:
         return self._wait_for(lambda: not self._dispatcher.live, timeout_s)
 
     def scale(self, replicas: int) -> None:
-        """Want another number of replicas, among which the machine is divided anew; meanwhile all requests are served."""
+        """Want another number of replicas, among which the machine is divided anew; meanwhile all are served. Raises what dividing does."""
         if replicas < 1:
             raise ValueError(f"at least one replica must remain, got {replicas}")
         with self._lock:
@@ -134,8 +141,10 @@ class ProcessClient:
     def replicas(self) -> list[ReplicaState]:
         """Return the replicas that there are now."""
         with self._lock:
-            replicas = list(self._fleet.replicas.values())
-            return [ReplicaState(replica.process.pid, self._fleet.state(replica), len(replica.sequences)) for replica in replicas]
+            return [
+                ReplicaState(replica.process.pid, self._fleet.state(replica), len(replica.sequences), replica.place.num_ranks)
+                for replica in self._fleet.replicas.values()
+            ]
 
     def close(self) -> None:
         """End the processes, whatever they do; live sequences end with an error event."""

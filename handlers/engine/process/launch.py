@@ -6,11 +6,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from dataclasses import asdict
 
+from handlers.engine.process.child import start_child
 from handlers.engine.process.placement import Placement
-from handlers.engine.process.protocol import FrameReader, Load, Message, encode
+from handlers.engine.process.protocol import Load, Message, encode, message_reader
 from handlers.engine.process.source import EngineSource
 
 _READ_BYTES = 1 << 20
@@ -26,17 +26,10 @@ class EngineProcess:
     def __init__(self, source: EngineSource, placement: Placement) -> None:
         self._connection, theirs = socket.socketpair()
         self._connection.setblocking(False)
-        self._reader = FrameReader()
+        self._reader = message_reader()
         self._outbox = bytearray()
-        # The worker's path, so that it imports what the worker imports: first of all the `handlers` that came with the archive.
-        environment = os.environ | placement.environment() | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "handlers.engine.process.server", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-            )
+            self._process = start_child("handlers.engine.process.server", theirs.fileno(), variables=placement.environment())
         if placement.cores is not None:
             os.sched_setaffinity(self._process.pid, placement.cores)  # before it has imported anything that starts threads
         self.send(Load(asdict(source.sharing_gpus(placement.num_sharers))))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from handlers.errors import ConfigError
 from handlers.host_limits import num_cores
 
 Item = TypeVar("Item")
@@ -17,6 +18,7 @@ Item = TypeVar("Item")
 class Placement:
     """``cores`` by number, ``gpus`` as in ``CUDA_VISIBLE_DEVICES``; None where a process takes what it finds.
 
+    ``num_ranks`` processes share this, and the weights of one engine; each has a GPU of its own where there are any.
     ``num_sharers`` engines, this one among them, divide the memory of each of the GPUs. ``num_threads``: fewer than ``cores`` where a
     container's quota is smaller than that.
     """
@@ -25,6 +27,7 @@ class Placement:
     gpus: tuple[str, ...] | None = None
     num_sharers: int = 1
     num_threads: int | None = None
+    num_ranks: int = 1
 
     def environment(self) -> dict[str, str]:
         """Return the variables that make torch see no more than this."""
@@ -38,14 +41,29 @@ class Placement:
         return variables
 
 
-def divide(count: int) -> list[Placement]:
-    """Return the places of ``count`` replicas. One alone takes everything; where there are GPUs, all share the cores."""
-    if count > 1 and (gpus := visible_gpus()):
+def divide(count: int, num_ranks: int = 1) -> list[Placement]:
+    """Return the places of ``count`` replicas, each of ``num_ranks`` processes. One alone takes everything.
+
+    Where there are GPUs, all share the cores. Raises ConfigError if several ranks would have to share a GPU.
+    """
+    if (gpus := visible_gpus()) and num_ranks > 1:
+        return [Placement(gpus=group, num_ranks=num_ranks) for group in _groups(gpus, count, num_ranks)]
+    if count > 1 and gpus:
         places = [share(gpus, index, count) for index in range(count)]
         return [Placement(gpus=place, num_sharers=places.count(place)) for place in places]
     if count > 1 and (cores := usable_cores()):
-        return [Placement(cores=share(cores, index, count), num_threads=max(num_cores() // count, 1)) for index in range(count)]
-    return [Placement()] * count
+        num_threads = max(num_cores() // count, 1)
+        return [Placement(share(cores, index, count), num_threads=num_threads, num_ranks=num_ranks) for index in range(count)]
+    return [Placement(num_ranks=num_ranks)] * count
+
+
+def _groups(gpus: Sequence[str], count: int, num_ranks: int) -> list[tuple[str, ...]]:
+    if count * num_ranks > len(gpus):
+        raise ConfigError(
+            f"{count} replicas of {num_ranks} ranks (handler.engine.tensor_parallel) need {count * num_ranks} GPUs, "
+            f"and there are {len(gpus)}: {', '.join(gpus)}"
+        )
+    return [tuple(gpus[index * num_ranks : (index + 1) * num_ranks]) for index in range(count)]
 
 
 def share(items: Sequence[Item], index: int, count: int) -> tuple[Item, ...]:

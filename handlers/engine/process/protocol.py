@@ -1,46 +1,19 @@
-"""What a worker and its engine processes tell each other, as frames on a stream socket.
-
-A frame is a head of three little-endian numbers (the kind of message, the bytes of JSON, the bytes of token ids), a JSON array and an array
-of int32. Token ids, nearly all there is to say, travel in the second; what is rare or has a name travels in the first. (``json`` is written
-in C: for the events of a step it is several times as fast as packing fields one by one in Python.)
-"""
+"""What a worker and its engine processes tell each other."""
 
 from __future__ import annotations
 
-import json
-import struct
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event, Start
+from handlers.engine.process.frames import FrameReader, Plain, Row, encode_frame
 from handlers.requests import SamplingParams, TokenLogprob
-
-Row = Sequence[Any]
-"""The JSON part of a message."""
-
-_HEAD = struct.Struct("<BII")
-
-
-class _Plain:
-    """A message whose fields are JSON values, and no token ids."""
-
-    __slots__ = ()
-
-    def pack(self) -> tuple[Row, Sequence[int]]:
-        """Return what travels as JSON, and what as int32."""
-        return [getattr(self, name) for name in self.__match_args__], ()  # type: ignore[attr-defined]
-
-    @classmethod
-    def unpack(cls, row: Row, token_ids: list[int]) -> Self:
-        """Return the message of which ``pack`` gave these."""
-        return cls(*row)
 
 
 @dataclass(frozen=True, slots=True)
-class Load(_Plain):
+class Load(Plain):
     """To the engine, first of all: the ``EngineSource`` that builds it, as plain data."""
 
     source: dict[str, Any]
@@ -67,14 +40,14 @@ class Add:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel(_Plain):
+class Cancel(Plain):
     """To the engine: end this sequence."""
 
     sequence_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Watch(_Plain):
+class Watch(Plain):
     """To the engine: somebody waits for news. As any other message, it keeps the engine working for a moment."""
 
 
@@ -93,7 +66,7 @@ class Hello:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadFailed(_Plain):
+class LoadFailed(Plain):
     """To the worker: there will be no engine, and why; ``is_config`` if the operator or the author can do something about it."""
 
     message: str
@@ -130,39 +103,16 @@ class Report:
 
 Message = Load | Add | Cancel | Watch | Hello | LoadFailed | Events | Report
 _KINDS: tuple[type[Message], ...] = (Load, Add, Cancel, Watch, Hello, LoadFailed, Events, Report)
-_NUMBERS = {kind: number for number, kind in enumerate(_KINDS)}
 
 
 def encode(message: Message) -> bytes:
     """Return the frame of one message."""
-    row, token_ids = message.pack()
-    text = json.dumps(row, separators=(",", ":")).encode()
-    ids = array("i", token_ids).tobytes()
-    return _HEAD.pack(_NUMBERS[type(message)], len(text), len(ids)) + text + ids
+    return encode_frame(message, _KINDS)
 
 
-class FrameReader:
-    """Cut a byte stream into messages, however it is torn. Not thread-safe."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[Message]:
-        """Return the messages that are complete with ``data``."""
-        self._buffer += data
-        messages: list[Message] = []
-        position = 0
-        while len(self._buffer) >= position + _HEAD.size:
-            number, text_bytes, ids_bytes = _HEAD.unpack_from(self._buffer, position)
-            text_at = position + _HEAD.size
-            ids_at, end = text_at + text_bytes, text_at + text_bytes + ids_bytes
-            if len(self._buffer) < end:
-                break
-            position = end
-            token_ids = array("i", bytes(self._buffer[ids_at:end])).tolist()
-            messages.append(_KINDS[number].unpack(json.loads(self._buffer[text_at:ids_at]), token_ids))
-        del self._buffer[:position]
-        return messages
+def message_reader() -> FrameReader[Message]:
+    """Return what cuts the stream of one side into messages."""
+    return FrameReader(_KINDS)
 
 
 def _changed(params: SamplingParams) -> dict[str, Any]:

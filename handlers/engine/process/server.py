@@ -6,10 +6,8 @@ worker is gone; the main thread loads and then writes.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -20,7 +18,8 @@ from functools import partial
 from typing import NoReturn
 
 from handlers.engine.client import EngineClient, EngineStats, Event
-from handlers.engine.process.protocol import Add, Cancel, Events, FrameReader, Hello, Load, LoadFailed, Message, Report, encode
+from handlers.engine.process.child import adopt_socket, end_with_parent
+from handlers.engine.process.protocol import Add, Cancel, Events, Hello, Load, LoadFailed, Message, Report, encode, message_reader
 from handlers.engine.process.source import EngineSource
 from handlers.errors import MarqueeError, RequestError
 
@@ -106,7 +105,7 @@ class _Orders:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._reader = FrameReader()
+        self._reader = message_reader()
         self.server: EngineServer | None = None
 
     def await_load(self) -> Load:
@@ -135,11 +134,10 @@ class _Orders:
 
 def main(connection_fd: int) -> None:
     """Serve the worker at the other end of the socket ``connection_fd``."""
-    _die_with_the_worker()
+    end_with_parent()
     # As TorchServe sets up its workers: what a process prints goes to the model's log.
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
-    connection = socket.socket(fileno=connection_fd)
-    connection.set_inheritable(False)
+    connection = adopt_socket(connection_fd)
     orders = _Orders(connection)
     load = orders.await_load()
     threading.Thread(target=orders.follow, name="orders", daemon=True).start()
@@ -168,14 +166,6 @@ def _or_exit(function: Callable[[], object]) -> None:
 def _fail(connection: socket.socket, reason: LoadFailed) -> NoReturn:
     connection.sendall(encode(reason))
     sys.exit(1)
-
-
-def _die_with_the_worker() -> None:
-    """Leave Ctrl-C, which reaches the whole process group, to the worker, and have the kernel end this process with it (prctl(2))."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,16 @@ from handlers.errors import ConfigError
 
 
 class EngineBuilder(Protocol):
-    """What an engine process needs of a handler, which is made without arguments: ``build_engine`` may use these four attributes only."""
+    """What an engine process needs of a handler, which is made without arguments: its methods may use these four attributes only."""
 
     config: HandlerConfig
     model_dir: Path
     model_name: str
     model_version: str
+
+    def load_model(self) -> Any:
+        """Load the model, or this rank's share of it, in the calling process."""
+        ...
 
     def build_engine(self) -> EngineClient:
         """Load the model and start an engine over it, in the calling process."""
@@ -54,10 +58,14 @@ class EngineSource:
         engine = self.config["engine"]
         return replace(self, config=self.config | {"engine": engine | {"memory_fraction": engine["memory_fraction"] / num_sharers}})
 
-    def build(self) -> EngineClient:
-        """Make the handler, and with it the engine; whatever its module, ``load_model`` or the engine raises passes through."""
+    def make_handler(self) -> EngineBuilder:
+        """Import the class and make the handler again, without ``initialize``; whatever its module raises passes through."""
         kind = reduce(getattr, self.qualname.split("."), importlib.import_module(self.module))
         handler: EngineBuilder = kind()  # type: ignore[operator]
         handler.model_dir, handler.model_name, handler.model_version = Path(self.model_dir), self.model_name, self.model_version
         handler.config = parse_handler_config({"handler": self.config})
-        return handler.build_engine()
+        return handler
+
+    def build(self) -> EngineClient:
+        """Make the handler, and with it the engine; whatever its module, ``load_model`` or the engine raises passes through."""
+        return self.make_handler().build_engine()

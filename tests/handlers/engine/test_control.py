@@ -49,7 +49,7 @@ def test_statistics_and_descriptions_are_json() -> None:
     engine: Any = InProcesses()
     assert json.loads(json.dumps(engine_commands(engine)["stats"]()))["running"] == 3
     described = json.loads(json.dumps(describe_engine(engine)))
-    assert described["replicas"] == [{"pid": 7, "state": "ready", "sequences": 2}]
+    assert described["replicas"] == [{"pid": 7, "state": "ready", "sequences": 2, "ranks": 1}]
     assert described["limits"]["max_waiting"] == 8
 
 

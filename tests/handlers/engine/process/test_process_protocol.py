@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from handlers.config import HandlerConfig
 from handlers.engine.admission import EngineLimits
 from handlers.engine.client import EngineStats, Event, Start
-from handlers.engine.process.protocol import Add, Cancel, Events, FrameReader, Hello, Load, LoadFailed, Message, Report, Watch, encode
+from handlers.engine.process.protocol import Add, Cancel, Events, Hello, Load, LoadFailed, Message, Report, Watch, encode, message_reader
 from handlers.requests import SamplingParams, TokenLogprob
 
 token_ids = st.integers(0, 2**31 - 1)
@@ -60,7 +60,7 @@ messages = st.one_of(
 def test_messages_arrive_as_they_were_sent_however_the_stream_is_torn(sent: list[Message], data: st.DataObject) -> None:
     stream = b"".join(map(encode, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    reader = FrameReader()
+    reader = message_reader()
     received = [message for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True) for message in reader.feed(stream[start:end])]
     assert received == sent
 
@@ -68,13 +68,13 @@ def test_messages_arrive_as_they_were_sent_however_the_stream_is_torn(sent: list
 def test_byte_by_byte() -> None:
     event = Event("a", (1, 2), "stop", 1, logprobs=(TokenLogprob(2, -math.inf, ((3, -0.1),)),), start=Start(0.1, 16))
     sent: list[Message] = [Events((event, Event("b", (7,)))), Watch(), Cancel("b")]
-    reader = FrameReader()
+    reader = message_reader()
     assert [message for byte in b"".join(map(encode, sent)) for message in reader.feed(bytes([byte]))] == sent
 
 
 def test_a_message_is_complete_with_its_last_byte() -> None:
     frame = encode(Add("a", [1, 2, 3], SamplingParams()))
-    reader = FrameReader()
+    reader = message_reader()
     assert reader.feed(frame[:-1]) == []
     assert len(reader.feed(frame[-1:] + frame)) == 2
 

@@ -1,0 +1,91 @@
+"""What rank 0 tells the other ranks; they never answer, as each step shows whether they follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from handlers.engine.capacity import Capacity
+from handlers.engine.process.frames import FrameReader, Plain, Row, encode_frame
+from handlers.engine.scheduler import Chunk, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Load(Plain):
+    """First of all: which rank of how many this is, and the ``EngineSource`` of the handler that loads its share, as plain data."""
+
+    rank: int
+    num_ranks: int
+    source: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Choose(Plain):
+    """Choose a runner of this capacity."""
+
+    num_blocks: int
+    max_model_len: int
+
+    @property
+    def capacity(self) -> Capacity:
+        """As ``choose_runner`` takes it."""
+        return Capacity(self.num_blocks, self.max_model_len)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Run a step."""
+
+    plan: StepPlan
+
+    def pack(self) -> tuple[Row, Sequence[int]]:
+        """Return what travels as JSON, and the ids of tokens and blocks."""
+        rows: list[Row] = []
+        ids: list[int] = []
+        for chunk in self.plan.chunks:
+            rows.append((chunk.sequence_id, chunk.start, len(chunk.token_ids), len(chunk.block_ids), chunk.samples, chunk.num_drafts))
+            ids += chunk.token_ids
+            ids += chunk.block_ids
+        return rows, ids
+
+    @classmethod
+    def unpack(cls, row: Row, token_ids: list[int]) -> Run:
+        """Return the message of which ``pack`` gave these."""
+        ids = iter(token_ids)
+        return cls(
+            StepPlan(
+                tuple(
+                    Chunk(sequence_id, start, tuple(islice(ids, num_tokens)), list(islice(ids, num_blocks)), samples, num_drafts)
+                    for sequence_id, start, num_tokens, num_blocks, samples, num_drafts in row
+                )
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Plain):
+    """Have other blocks: the arguments of ``ResizableRunner.resize``."""
+
+    num_blocks: int
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset(Plain):
+    """Forget all sequences."""
+
+
+Order = Load | Choose | Run | Resize | Reset
+_KINDS: tuple[type[Order], ...] = (Load, Choose, Run, Resize, Reset)
+
+
+def encode_order(order: Order) -> bytes:
+    """Return the frame of one order."""
+    return encode_frame(order, _KINDS)
+
+
+def order_reader() -> FrameReader[Order]:
+    """Return what cuts the stream into orders."""
+    return FrameReader(_KINDS)
