@@ -15,7 +15,7 @@ NAME  = $(if $(filter $(TINYCHAT),$(MODEL)),tinychat)
 # Packages of another Python have no business in the virtual environment.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help setup serve test check bench bench-peers clean
+.PHONY: help setup serve test check bench bench-peers bench-gpu clean
 help:
 	@echo "make setup                      install into $(VENV)/"
 	@echo "make serve [MODEL= PORT= NAME=] serve tinychat, or a model of your own, until Ctrl-C"
@@ -23,6 +23,7 @@ help:
 	@echo "make check                      ruff and mypy"
 	@echo "make bench                      a short run of every benchmark"
 	@echo "make bench-peers [CACHE= OUT=]  install the peers (needs a C++ compiler, an hour on two cores) and run all beside them"
+	@echo "make bench-gpu [SHAPE=8b OUT=]  measure a GPU and the engine on it (nine minutes)"
 
 setup: $(STAMP)
 	@:
@@ -48,6 +49,10 @@ bench-peers: setup
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m tests.bench.serving_bench --models m15,m135,tinychat --contestants all --install --cache $(CACHE) --out $(OUT)
 	$(BIN)/python -m tests.bench.prefix_bench --models m15,m135 --contestants all --cache $(CACHE) --out $(OUT)
+
+SHAPE = 8b
+bench-gpu: setup
+	$(BIN)/python -m tests.bench.gpu_bench --shape $(SHAPE) --out $(OUT)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

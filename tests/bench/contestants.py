@@ -156,7 +156,7 @@ def _asleep(api: Api, pid: int) -> Server:
 def _engine(name: str, arena: Arena) -> Iterator[Contestant]:
     from tests.bench.in_process import InProcessEngine
 
-    engine = InProcessEngine(arena.checkpoint, arena.tokenizer)
+    engine = InProcessEngine.of_checkpoint(arena.checkpoint, arena.tokenizer)
     try:
         yield _Alone(engine)
     finally:

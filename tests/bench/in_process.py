@@ -26,10 +26,15 @@ class _Live:
 class InProcessEngine:
     """Runs jobs through an engine client with as many sequences at once as there would be clients. Prompts are encoded beforehand."""
 
-    def __init__(self, checkpoint: Path, tokenizer: Tokenizer) -> None:
-        model = Checkpoint.open(checkpoint, ModelConfig()).load()
-        self._engine: EngineClient = build_engine_client(model, EngineConfig(), eos_token_ids=eos_token_ids(model))
+    def __init__(self, engine: EngineClient, tokenizer: Tokenizer) -> None:
+        self._engine = engine
         self._tokenizer = tokenizer
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Path, tokenizer: Tokenizer) -> InProcessEngine:
+        """Start an engine over a checkpoint, with the default configuration."""
+        model = Checkpoint.open(checkpoint, ModelConfig()).load()
+        return cls(build_engine_client(model, EngineConfig(), eos_token_ids=eos_token_ids(model)), tokenizer)
 
     def run(self, jobs: Sequence[Job], streams: int) -> Run:
         """Work through ``jobs``; a sequence that ends makes room for the next one."""

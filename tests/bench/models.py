@@ -90,14 +90,20 @@ SHAPES = {
 def make_model(name: str, cache: Path) -> Path:
     """Return the checkpoint called ``name`` (see SHAPES); it is made once."""
     directory = cache / "models" / name
-    if directory.exists():
-        return directory
-    shape, unfinished = SHAPES[name], directory.with_name(f"{name}.unfinished")
+    return directory if directory.exists() else make_checkpoint(SHAPES[name], directory)
+
+
+def make_checkpoint(shape: Shape, directory: Path, *, tokenizer_size: int | None = None, device: str = "cpu") -> Path:
+    """Return ``directory``, which is new, with a checkpoint of this shape; the weights are drawn on ``device``.
+
+    A tokenizer of 128,000 tokens takes a minute to train: with a smaller ``tokenizer_size`` the model never says the other tokens.
+    """
+    unfinished = directory.with_name(f"{directory.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    tokenizer = train_tokenizer(shape.vocabulary)
+    tokenizer = train_tokenizer(tokenizer_size or shape.vocabulary)
     _write_tokenizer(tokenizer, unfinished, shape.max_tokens)
-    _write_weights(shape, tokenizer, unfinished)
+    _write_weights(shape, tokenizer, unfinished, device)
     return unfinished.rename(directory)
 
 
@@ -136,7 +142,7 @@ def _write_tokenizer(tokenizer: Tokenizer, directory: Path, max_tokens: int) -> 
     (directory / "tokenizer_config.json").write_text(json.dumps(names | rest, indent=2))
 
 
-def _write_weights(shape: Shape, tokenizer: Tokenizer, directory: Path) -> None:
+def _write_weights(shape: Shape, tokenizer: Tokenizer, directory: Path, device: str) -> None:
     """Write config.json, generation_config.json and model.safetensors.
 
     Each matrix keeps the scale of what goes through it (standard deviation 1/√inputs), so that a random model's activations look like a
@@ -151,13 +157,14 @@ def _write_weights(shape: Shape, tokenizer: Tokenizer, directory: Path) -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
-    model.to_empty(device="cpu").to(torch.bfloat16).tie_weights()
+    model.to(torch.bfloat16).to_empty(device=device).tie_weights()
     model.generation_config = GenerationConfig(**ids)
     with torch.no_grad():
         for parameter in model.parameters():
             _fill(parameter)
         embeddings = model.get_input_embeddings().weight
         embeddings[_unspoken(tokenizer)] = 0.0
+        embeddings[tokenizer.get_vocab_size() :] = 0.0
         model.model.norm.weight.fill_(_LOGITS_STD)
     model.save_pretrained(directory)
 

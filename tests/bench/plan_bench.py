@@ -88,7 +88,7 @@ def compare_speed(model: str, checkpoint: Path, repeats: int) -> Iterator[Compar
     hardware = measure_cpu()
     plan, _ = plan_for(PlanOptions(str(checkpoint), target=TargetOptions(cpu=True)))
     speed = _measured_option(plan, hardware).speed
-    engine = InProcessEngine(checkpoint, PlainTokenizer(checkpoint))
+    engine = InProcessEngine.of_checkpoint(checkpoint, PlainTokenizer(checkpoint))
     try:
         timer = StepTimer(engine.run, PlainTokenizer(checkpoint))
         runs = [timer.measure(_STREAMS[1:], f"{model}/{repeat}").steps for repeat in range(repeats)]

@@ -10,6 +10,7 @@ import platform
 import re
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = ("torch", "transformers", "torchserve", "torch-model-archiver", "safetensors", "httpx")
+_PACKAGES = ("torch", "triton", "transformers", "torchserve", "torch-model-archiver", "safetensors", "httpx")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,12 @@ class Machine:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide about speed."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    """Return the versions of Python and of the packages that decide about speed, as far as they are there."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def write_json(path: Path, machine: Machine, results: dict[str, Any]) -> None:

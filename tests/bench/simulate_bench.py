@@ -212,7 +212,7 @@ def _await_quiet() -> None:
 
 
 def _engine_steps(checkpoint: Path, tokenizer: Tokenizer) -> Measurements:
-    engine = InProcessEngine(checkpoint, tokenizer)
+    engine = InProcessEngine.of_checkpoint(checkpoint, tokenizer)
     try:
         timer = StepTimer(engine.run, tokenizer)
         timer.measure(_CONTINUOUS_STREAMS, "warm-up")
