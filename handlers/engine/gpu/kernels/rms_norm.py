@@ -15,13 +15,7 @@ def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
 
     Rows are contiguous. Float32 inside, rounded once.
     """
-    num_tokens, hidden = values.shape
-    normed = torch.empty_like(values)
-    width = triton.next_power_of_2(hidden)
-    _rms_norm[(num_tokens,)](
-        values, values, weight, normed, hidden, values.stride(0), 0, eps, WIDTH=width, HAS_UPDATE=False, num_warps=row_warps(width)
-    )
-    return normed
+    return _normalize(values, None, weight, eps)
 
 
 def add_rms_norm(residual: Tensor, update: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -29,32 +23,23 @@ def add_rms_norm(residual: Tensor, update: Tensor, weight: Tensor, eps: float) -
 
     The sum is rounded to the residual's dtype before it is normalized.
     """
-    num_tokens, hidden = residual.shape
-    normed = torch.empty_like(residual)
-    width = triton.next_power_of_2(hidden)
-    _rms_norm[(num_tokens,)](
-        residual,
-        update,
-        weight,
-        normed,
-        hidden,
-        residual.stride(0),
-        update.stride(0),
-        eps,
-        WIDTH=width,
-        HAS_UPDATE=True,
-        num_warps=row_warps(width),
-    )
+    return _normalize(residual, update, weight, eps)
+
+
+def _normalize(values: Tensor, update: Tensor | None, weight: Tensor, eps: float) -> Tensor:
+    num_tokens, hidden = values.shape
+    normed = torch.empty(num_tokens, hidden, dtype=values.dtype, device=values.device)
+    width, strides = triton.next_power_of_2(hidden), (values.stride(0), 0 if update is None else update.stride(0))
+    _rms_norm[(num_tokens,)](values, update, weight, normed, hidden, *strides, eps, WIDTH=width, num_warps=row_warps(width))
     return normed
 
 
 @triton.jit
-def _rms_norm(values, update, weight, normed, hidden, row_stride, update_stride, eps, WIDTH: tl.constexpr, HAS_UPDATE: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    columns = tl.arange(0, WIDTH)
+def _rms_norm(values, update, weight, normed, hidden, row_stride, update_stride, eps, WIDTH: tl.constexpr):
+    row, columns = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
     is_column = columns < hidden
     value = tl.load(values + row * row_stride + columns, mask=is_column, other=0.0)
-    if HAS_UPDATE:
+    if update is not None:
         added = tl.load(update + row * update_stride + columns, mask=is_column, other=0.0)
         value = (value.to(tl.float32) + added.to(tl.float32)).to(value.dtype)
         tl.store(values + row * row_stride + columns, value, mask=is_column)

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from handlers.engine.gpu.kernels.tiling import row_warps
+
 
 def rotate_and_write(
     qkv: Tensor,
@@ -34,6 +36,7 @@ def rotate_and_write(
     """
     num_kv_heads, head_dim = keys.shape[2:]
     num_tokens, num_repeats = qkv.shape[0], num_heads // num_kv_heads
+    rows, columns = triton.next_power_of_2(num_repeats), triton.next_power_of_2(head_dim // 2)
     query = torch.empty(num_tokens, num_heads, head_dim, dtype=qkv.dtype, device=qkv.device)
     _rotate_and_write[(num_tokens, num_kv_heads)](
         qkv,
@@ -52,9 +55,9 @@ def rotate_and_write(
         NUM_REPEATS=num_repeats,
         NUM_KV_HEADS=num_kv_heads,
         HALF=head_dim // 2,
-        ROWS=triton.next_power_of_2(num_repeats),
-        COLUMNS=triton.next_power_of_2(head_dim // 2),
-        num_warps=1,
+        ROWS=rows,
+        COLUMNS=columns,
+        num_warps=row_warps(rows * columns),
     )
     return query
 

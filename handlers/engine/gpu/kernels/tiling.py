@@ -19,7 +19,7 @@ class Tiling:
 
 
 def row_warps(width: int) -> int:
-    """Return the warps for a program that reduces one row: 16 numbers a thread, at least one warp and at most 16."""
+    """Return the warps for a program over ``width`` numbers in a row or a few short ones: 16 a thread, between one warp and 16."""
     return min(max(width // (32 * 16), 1), 16)
 
 

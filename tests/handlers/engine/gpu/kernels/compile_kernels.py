@@ -1,4 +1,4 @@
-"""Compile what the launchers launch, without a GPU: ``python compile_kernels.py 90`` prints what each kernel takes as JSON."""
+"""Compile what the launchers launch, without a GPU: ``python -m … 90`` prints what each kernel takes on sm_90, as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -23,9 +23,15 @@ from handlers.engine.gpu.kernels.rms_norm import add_rms_norm, rms_norm
 from handlers.engine.gpu.kernels.rotary_write import rotate_and_write
 from handlers.engine.gpu.kernels.silu_multiply import silu_multiply
 
+CASES = {
+    80: [(128, torch.bfloat16)],  # FP8 begins with sm_89
+    90: [(64, torch.bfloat16), (80, torch.bfloat16), (128, torch.bfloat16), (128, torch.float8_e4m3fn), (256, torch.float8_e4m3fn)],
+}
+"""Head sizes, and dtypes of the cache."""
+
 
 class AbsentGPU:
-    """A driver for a GPU of which only the architecture is there."""
+    """Triton's driver for a GPU of which there is nothing but the architecture."""
 
     def __init__(self, capability: int) -> None:
         self._target = GPUTarget("cuda", capability, 32)
@@ -40,77 +46,65 @@ class AbsentGPU:
         return 0
 
 
-def compiled(launch: Callable[[], object]) -> list[dict[str, object]]:
-    """Run a launcher whose kernels are compiled, but not launched."""
-    kernels = []
-    run = triton.JITFunction.run
+class Compiler:
+    """Stands in for launching: compiles the variant that would be launched, and notes what it takes."""
 
-    def compile_only(function: triton.JITFunction, *args: object, **options: object) -> None:
-        kernels.append(run(function, *args, **{**options, "warmup": True}))
+    def __init__(self, capability: int) -> None:
+        driver.set_active(AbsentGPU(capability))
+        self._run = triton.JITFunction.run
+        self.kernels: list[dict[str, object]] = []
+        triton.JITFunction.run = lambda kernel, *args, **options: self._compile(kernel, *args, **options)
 
-    triton.JITFunction.run = compile_only
-    try:
-        launch()
-    finally:
-        triton.JITFunction.run = run
-    return [describe(kernel) for kernel in kernels]
+    def _compile(self, kernel: triton.JITFunction, *args: object, **options: object) -> None:
+        compiled = self._run(kernel, *args, **{**options, "warmup": True})
+        registers, stack_bytes = re.search(r"REG:(\d+) STACK:(\d+)", _resources(compiled.asm["cubin"])).groups()
+        self.kernels.append(
+            {
+                "name": compiled.name,
+                "shared_bytes": compiled.metadata.shared,
+                "registers": int(registers),
+                "stack_bytes": int(stack_bytes),
+                "instructions": sorted(set(re.findall(r"\b(wgmma|mma\.sync|cp\.async)\b", compiled.asm["ptx"]))),
+            }
+        )
 
 
-def describe(kernel: triton.compiler.CompiledKernel) -> dict[str, object]:
+def _resources(binary: bytes) -> str:
+    program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(kernel.asm["cubin"])
+        file.write(binary)
         file.flush()
-        program = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        usage = subprocess.run([program, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True).stdout
-    numbers = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", usage))
-    return {
-        "kernel": kernel.name,
-        "shared_bytes": kernel.metadata.shared,
-        "registers": int(numbers["REG"]),
-        "stack_bytes": int(numbers["STACK"]),
-        "warps": kernel.metadata.num_warps,
-        "stages": kernel.metadata.num_stages,
-    }
+        return subprocess.run([program, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True).stdout
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
 
-def launches(head_dim: int, cache_dtype: torch.dtype) -> list[Callable[[], object]]:
-    """Llama 3 8B's shapes, with other heads."""
-    scales = empty(2, dtype=torch.float32) if cache_dtype == torch.float8_e4m3fn else None
-    keys, values = (empty(64, 16, 8, head_dim, dtype=cache_dtype) for _ in range(2))
+def launches(head_dim: int, cache_dtype: torch.dtype) -> Iterator[Callable[[], object]]:
+    """Yield launches of attention with as many heads as Llama 3 8B's."""
     query, table, norm = empty(48, 32, head_dim), empty(8192, head_dim), empty(head_dim)
+    keys, values = (empty(64, 16, 8, head_dim, dtype=cache_dtype) for _ in range(2))
+    scales = empty(2, dtype=torch.float32) if cache_dtype == torch.float8_e4m3fn else None
     blocks, lengths = empty(48, 512, dtype=torch.int32), empty(48, dtype=torch.int32)
-    scoring = Scoring(softcap=50.0, window=4096) if head_dim == 256 else Scoring()
-    places, positions = empty(48, dtype=torch.int64), empty(48, dtype=torch.int64)
-    return [
-        lambda: rotate_and_write(
-            *(empty(48, 48 * head_dim), table, table, positions, places, keys, values),
-            num_heads=32,
-            query_norm=norm,
-            key_norm=norm,
-            scales=scales,
-        ),
-        lambda: decode_attention(query, keys, values, blocks, lengths, scoring, num_splits=8, scales=scales),
-        lambda: prefill_attention(query, keys, values, blocks, lengths, lengths, 512, scoring, scales=scales),
-    ]
+    places = empty(48, dtype=torch.int64)
+    scoring = Scoring(softcap=50.0, window=4096) if head_dim == 256 else Scoring()  # as Gemma 2's
+    rotation = empty(48, 48 * head_dim), table, table, places, places, keys, values
+    yield lambda: rotate_and_write(*rotation, num_heads=32, query_norm=norm, key_norm=norm, scales=scales)
+    yield lambda: decode_attention(query, keys, values, blocks, lengths, scoring, num_splits=8, scales=scales)
+    yield lambda: prefill_attention(query, keys, values, blocks, lengths, lengths, 512, scoring, scales=scales)
 
 
 def main(capability: int) -> None:
-    driver.set_active(AbsentGPU(capability))
-    rows = empty(48, 4096)
-    work = [
-        lambda: rms_norm(rows, empty(4096), 1e-5),
-        lambda: add_rms_norm(rows, rows, empty(4096), 1e-5),
-        lambda: silu_multiply(empty(48, 28672)),
-    ]
-    for head_dim in (64, 80, 128, 256):
-        work += launches(head_dim, torch.bfloat16)
-        if capability >= 89:
-            work += launches(head_dim, torch.float8_e4m3fn)
-    json.dump([kernel for launch in work for kernel in compiled(launch)], sys.stdout)
+    compiler = Compiler(capability)
+    rows, weight = empty(48, 4096), empty(4096)
+    rms_norm(rows, weight, 1e-5)
+    add_rms_norm(rows, rows, weight, 1e-5)
+    silu_multiply(empty(48, 2 * 14336))
+    for case in CASES[capability]:
+        for launch in launches(*case):
+            launch()
+    json.dump(compiler.kernels, sys.stdout)
 
 
 if __name__ == "__main__":
