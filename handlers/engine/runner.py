@@ -80,3 +80,12 @@ class PipelinedRunner(Runner, Protocol):
         sampled after the step before, negative where its logits were invalid (whatever comes of that token is thrown away).
         """
         ...
+
+
+@runtime_checkable
+class PreparableRunner(ResizableRunner, Protocol):
+    """A ResizableRunner that takes memory to be faster, once its blocks have their place."""
+
+    def prepare(self) -> None:
+        """Do what makes later steps faster, and no more than that: where it fails, steps are as they were. ``resize`` undoes it."""
+        ...

@@ -10,10 +10,12 @@ from handlers.config import EngineConfig
 from handlers.engine.capacity import Capacity
 from handlers.engine.compatibility import Adoption, Unfit, check_runner
 from handlers.engine.decoder_parts import take_apart
+from handlers.engine.gpu.build import fits_gpu, make_gpu_runner
 from handlers.engine.lean_runner import LeanRunner
 from handlers.engine.native_runner import NativeRunner, fits
 from handlers.engine.runner import ResizableRunner
 from handlers.engine.transformers_runner import TransformersRunner
+from handlers.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_runner(model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig) -> ResizableRunner:
-    """Return an empty runner for ``model``; raise Unfit if there is none."""
+    """Return an empty runner for ``model``; raise Unfit if there is none, or ConfigError if none does what the operator set."""
     for make in _candidates(model, adoption, capacity, config):
         runner = make()
         try:
@@ -42,6 +44,10 @@ def _candidates(
     """Yield runners in the order of their speed."""
     num_blocks, block_tokens = capacity.num_blocks, config.block_tokens
     parts = take_apart(model, adoption.scorings, capacity.max_model_len)
+    if parts is not None and fits_gpu(parts):
+        yield lambda: make_gpu_runner(parts, config, num_blocks)
+    if config.kv_dtype == "fp8":
+        raise ConfigError("handler.engine.kv_dtype is fp8, which takes a CUDA GPU and a decoder like Llama's: set it to auto")
     if parts is not None and config.native_kernels and fits(parts, block_tokens):
         yield lambda: NativeRunner(parts, num_blocks=num_blocks, block_tokens=block_tokens)
     if parts is not None:
