@@ -166,6 +166,11 @@ def parse_handler_config(model_config: Mapping[str, Any] | None) -> HandlerConfi
         raise ConfigError("; ".join(_explain(dict(problem)) for problem in error.errors())) from None
 
 
+def parse_engine_config(settings: Mapping[str, Any]) -> EngineConfig:
+    """Read what stands under ``handler.engine`` alone; see ``parse_handler_config``."""
+    return parse_handler_config({"handler": {"engine": dict(settings)}}).engine
+
+
 def _explain(problem: dict[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
     key = ".".join(["handler", *path])

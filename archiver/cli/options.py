@@ -23,4 +23,8 @@ Count = Annotated[int | None, typer.Option(help="How many GPUs.")]
 Auto = Annotated[bool, typer.Option("--auto", help="Plan for what this machine has; the default.")]
 PlanFile = Annotated[Path | None, typer.Option("--plan", metavar="FILE", help="The plan.json of `marquee plan --out`.")]
 NoPlan = Annotated[bool, typer.Option("--no-plan", help="Plan nothing, and take the defaults.")]
+Speculate = Annotated[
+    str | None,
+    typer.Option(metavar="ngram|MODEL", help="Guess ahead: what came before, or what a smaller model says (a checkpoint directory)."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for a machine.")]

@@ -21,6 +21,7 @@ from archiver.cli.options import (
     PlanFile,
     Requirements,
     Revision,
+    Speculate,
     Version,
 )
 
@@ -40,6 +41,7 @@ def archive_command(
     auto: Auto = False,
     plan: PlanFile = None,
     no_plan: NoPlan = False,
+    speculate: Speculate = None,
     accept_rejected: Annotated[bool, typer.Option("--accept-rejected", help="Package it though quantizing exceeded its budget.")] = False,
     revision: Revision = None,
 ) -> None:
@@ -51,6 +53,7 @@ def archive_command(
     from archiver.display import byte_progress
     from archiver.errors import UsageError
     from archiver.package import ArchiveSpec, build_archive, resolve_model
+    from archiver.package.draft_model import speculation_settings
     from archiver.plan.archived import PlanChoice, with_plan
     from archiver.plan.target import TargetOptions
 
@@ -58,9 +61,10 @@ def archive_command(
     if source.kind == "archive":
         raise UsageError(f"{model} is an archive already: serve it, or look into it with `marquee inspect`")
     name = name or model_name_from(source.name)
+    settings, draft_model = speculation_settings(speculate)
     spec = ArchiveSpec(
         source.path, name, version, handler, tuple(extra or ()), requirements, config,
-        format=format, out=out, accept_rejected=accept_rejected,
+        settings=settings, draft_model=draft_model, format=format, out=out, accept_rejected=accept_rejected,
     )  # fmt: skip
     spec = with_plan(spec, PlanChoice(TargetOptions(gpu=gpu, count=count, auto=auto), plan, not no_plan))
     with byte_progress(f"writing {spec.target}") as progress:

@@ -21,6 +21,7 @@ from archiver.cli.options import (
     PlanFile,
     Requirements,
     Revision,
+    Speculate,
     Version,
 )
 
@@ -53,6 +54,7 @@ def serve_command(
     auto: Auto = False,
     plan: PlanFile = None,
     no_plan: NoPlan = False,
+    speculate: Speculate = None,
     revision: Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON when ready, for a machine.")] = False,
 ) -> None:
@@ -64,6 +66,7 @@ def serve_command(
     from archiver.deploy.properties import read_properties
     from archiver.deploy.serve import ServeRequest, serve
     from archiver.deploy.settings import ServerSettings
+    from archiver.package.draft_model import speculation_settings
     from archiver.plan.archived import PlanChoice
     from archiver.plan.target import TargetOptions
 
@@ -78,7 +81,8 @@ def serve_command(
         drain_timeout_s=drain_timeout,
     )
     choice = PlanChoice(TargetOptions(gpu=gpu, count=count, auto=auto), plan, not no_plan)
-    packaging = PackagingOptions(version, handler, tuple(extra or ()), requirements, config, plan=choice)
+    speculation, draft_model = speculation_settings(speculate)
+    packaging = PackagingOptions(version, handler, tuple(extra or ()), requirements, config, speculation, choice, draft_model)
     serve(ServeRequest(models, name, revision, port, settings, packaging), as_json=as_json)
 
 

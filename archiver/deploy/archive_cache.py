@@ -25,6 +25,7 @@ from archiver import package
 from archiver.deploy.instance import served_archives
 from archiver.package.archive import ArchiveSpec, build_archive
 from archiver.package.checkpoint import read_checkpoint
+from archiver.package.draft_model import draft_members
 from archiver.package.members import checkpoint_members, extra_members, vendored_members
 from archiver.package.model_config import handler_config, load_model_config
 from handlers.integrity import Progress, installed_versions
@@ -68,11 +69,13 @@ def cache_directory(checkpoint: Path) -> Path:
 
 def _inputs(spec: ArchiveSpec) -> Iterator[str]:
     """Yield a line for everything that decides what the archive holds; raises UsageError for what cannot be packaged."""
-    model = handler_config(load_model_config(spec.config, spec.settings)).model
+    config = handler_config(load_model_config(spec.config, spec.settings))
+    model = config.model
     checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
+    weights = [*checkpoint_members(checkpoint), *draft_members(spec.draft_model, checkpoint, config)]
     yield json.dumps([spec.version, spec.settings, spec.frontend, installed_versions()], sort_keys=True, default=str)
     yield _identity(spec.plan or b"")
-    for member in (*checkpoint_members(checkpoint), *vendored_members(), *extra_members(spec.extra)):
+    for member in (*weights, *vendored_members(), *extra_members(spec.extra)):
         yield f"{member.path} {_identity(member.content)}"
     builder = sorted(Path(package.__path__[0]).glob("*.py"))
     for file in (spec.handler, spec.requirements, spec.config, *builder):

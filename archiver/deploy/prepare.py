@@ -33,6 +33,7 @@ class PackagingOptions:
     config: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     plan: PlanChoice = PlanChoice()
+    draft_model: Path | None = None
 
 
 def prepare_model(
@@ -62,6 +63,7 @@ def prepare_model(
         requirements=options.requirements,
         config=options.config,
         settings=options.settings,
+        draft_model=options.draft_model,
     )
     return ServedModel.from_archive(cached_archive(with_plan(spec, options.plan), progress))
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from archiver.errors import ArchiverError, UsageError
 from archiver.package.checkpoint import read_checkpoint
 from archiver.package.directory import DirectoryWriter, is_linkable
+from archiver.package.draft_model import draft_members
 from archiver.package.handler_check import check_handler_file, inspect_handler, warn_of_hidden_modules
 from archiver.package.manifest import create_manifest
 from archiver.package.mar import MarWriter
@@ -50,6 +51,7 @@ class ArchiveSpec:
     content goes to the top level. ``config``: a model-config.yaml to start from; ``settings``: what wins over its ``handler:`` section.
     ``frontend``: TorchServe's keys, over those of the handler's class and below those of ``config``. ``plan``: the content of plan.json.
     ``format``: a ``.mar`` file, or a directory, in which ``link`` makes hard links of the checkpoint's files. ``out``: the model store.
+    ``draft_model``: a smaller checkpoint that guesses what this one says, where ``engine.speculation.method`` is "draft".
     ``accept_rejected``: package a checkpoint that lost more quality, when it was quantized, than its budget allowed.
     """
 
@@ -63,6 +65,7 @@ class ArchiveSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
     frontend: Mapping[str, Any] = field(default_factory=dict)
     plan: bytes | None = None
+    draft_model: Path | None = None
     format: Literal["mar", "dir"] = "mar"
     out: Path = Path("model_store")
     link: bool = False
@@ -104,7 +107,8 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
     check_model_version(spec.version)
     _check_receipt(spec)
     model_config = load_model_config(spec.config, spec.settings)
-    model = handler_config(model_config).model
+    parsed = handler_config(model_config)
+    model = parsed.model
     if model.path != MODEL_DIR:
         raise UsageError(f"handler.model.path is {model.path!r}, but an archive's checkpoint stands in {MODEL_DIR!r}; leave the key out")
     checkpoint = read_checkpoint(spec.source, trust_remote_code=model.trust_remote_code, allow_pickle=model.allow_pickle)
@@ -117,7 +121,8 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
     ]
     if spec.plan is not None:
         generated.append(Member(PLAN_FILE, spec.plan))
-    members = check_members([*code, *generated, *checkpoint_members(checkpoint)])
+    weights = [*checkpoint_members(checkpoint), *draft_members(spec.draft_model, checkpoint, parsed)]
+    members = check_members([*code, *generated, *weights])
     _check_template(model_config, members)
     return members
 

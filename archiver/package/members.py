@@ -36,9 +36,9 @@ def vendored_members() -> list[Member]:
     return [Member(f"handlers/{path}", file) for path, file in _walk(package)]
 
 
-def checkpoint_members(checkpoint: Checkpoint) -> list[Member]:
-    """Place the checkpoint's served files under ``model/``; symbolic links, as in the hub's cache, are followed."""
-    return [Member(f"{MODEL_DIR}/{file.as_posix()}", (checkpoint.directory / file).resolve()) for file in checkpoint.files]
+def checkpoint_members(checkpoint: Checkpoint, directory: str = MODEL_DIR) -> list[Member]:
+    """Place the checkpoint's served files under ``directory``; symbolic links, as in the hub's cache, are followed."""
+    return [Member(f"{directory}/{file.as_posix()}", (checkpoint.directory / file).resolve()) for file in checkpoint.files]
 
 
 def extra_members(extras: Iterable[Path]) -> list[Member]:

@@ -36,12 +36,13 @@ def build_engine_client(
     memory: DeviceMemory | None = None,
     ledger: MemoryLedger | None = None,
     ranks: Ranks | None = None,
+    draft_model: PreTrainedModel | None = None,
 ) -> EngineClient:
     """Start an engine over ``model``, which belongs to it from now on: its attention is replaced, ``model.generate`` no longer works.
 
-    A GGUF file is for llama.cpp to load. ``memory`` is that of the model's device from before the model was loaded, ``ledger`` what was
-    planned for it: both are for the continuous engine. Raises ConfigError when no engine that ``config.name`` allows can run the model, or
-    when its KV cache does not fit into memory.
+    So does ``draft_model``, which ``config.speculation`` may ask for. A GGUF file is for llama.cpp to load. ``memory`` is that of the
+    model's device from before the model was loaded, ``ledger`` what was planned for it: both are for the continuous engine. Raises
+    ConfigError when no engine that ``config.name`` allows can run the model, or when its KV cache does not fit into memory.
 
     With ``ranks``, ``model`` is this process's share of the model, of which they have the others.
     """
@@ -59,7 +60,9 @@ def build_engine_client(
     if config.name != "generate":
         own_attention = model.config._attn_implementation
         try:
-            return ThreadClient(_build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger, ranks))
+            return ThreadClient(
+                _build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger, ranks, draft_model)
+            )
         except Unfit as error:
             if ranks is not None:
                 raise  # no other engine shares a model
@@ -78,6 +81,7 @@ def _build_continuous_engine(
     memory: DeviceMemory | None,
     ledger: MemoryLedger | None,
     ranks: Ranks | None,
+    draft_model: PreTrainedModel | None,
 ) -> Engine:
     from handlers.engine.capacity import Capacity, model_len, plan_capacity
     from handlers.engine.compatibility import adopt
@@ -89,6 +93,7 @@ def _build_continuous_engine(
     from handlers.engine.parallel.linear import join
     from handlers.engine.parallel.runner import choose_parallel_runner
     from handlers.engine.runners import choose_runner
+    from handlers.engine.speculation.build import add_draft_model, build_speculation
     from handlers.engine.threads import settle_num_threads
     from handlers.engine.weight_memory import plain_bytes
 
@@ -98,19 +103,25 @@ def _build_continuous_engine(
     if ranks is not None:
         join(model, ranks.collective)
     adoption = adopt(model)
-    layers = [shape.elements * model.dtype.itemsize for shape in adoption.kv_shapes]
-    token = TokenBytes(kept=sum(layers), copied=max(layers))
+    token = TokenBytes.of(adoption.kv_shapes, model.dtype)
+    if draft_model is not None:
+        draft_adoption = adopt(draft_model)
+        token += TokenBytes.of(draft_adoption.kv_shapes, draft_model.dtype)
     most = plan_capacity(
         config,
         token_bytes=token.kept,
         model_len=model_len(model.config),
         budget_bytes=kv_budget(config, memory, token, Footprint(context=memory.own_bytes())),
     )
+    capacity = Capacity(_FIRST_BLOCKS, most.max_model_len)
     choose = choose_runner if ranks is None else partial(choose_parallel_runner, ranks)
-    runner = choose(model, adoption, Capacity(_FIRST_BLOCKS, most.max_model_len), config)
+    runner = choose(model, adoption, capacity, config)
     if memory.kind == "cpu":
         settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
         runner.reset()
+    drafter = None
+    if draft_model is not None:
+        runner, drafter = add_draft_model(runner, draft_model, draft_adoption, capacity, config)
     settled = settle_memory(runner, memory, config, token, ledger)
     logger.info(
         "engine ready: %s, %.1f MB of weights (%.1f as plain numbers), %d blocks of %d tokens, sequences of up to %d",
@@ -124,6 +135,7 @@ def _build_continuous_engine(
         prefill_chunk_tokens=config.prefill_chunk_tokens,
         prefix_caching=config.prefix_caching,
         eos_token_ids=eos_token_ids,
+        speculation=build_speculation(config, drafter, memory.kind),
         footprint=settled.footprint,
         release_unused=memory.release_unused,
     )

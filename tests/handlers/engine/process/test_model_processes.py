@@ -13,7 +13,7 @@ import pytest
 from process_fakes import ScriptedHandler, end_of, has_ended, poll_until, tokens_of
 
 from handlers import CausalLMHandler
-from handlers.config import EngineConfig, HandlerConfig
+from handlers.config import EngineConfig, HandlerConfig, SpeculationConfig
 from handlers.engine.client import EngineClient
 from handlers.engine.process.client import ProcessClient, start_process_client
 from handlers.errors import ConfigError
@@ -69,6 +69,26 @@ def test_what_the_engine_cannot_do_with_the_checkpoint_is_said_in_one_line(model
         start_process_client(make_handler(model_dir, max_model_len=100_000))
     with pytest.raises(ConfigError, match=r"^cannot read model/config\.json"):
         make_handler(tmp_path).build_engine()
+
+
+@pytest.mark.parametrize("method", ["ngram", "draft"])
+def test_guesses_change_no_token(model_dir: Path, tmp_path: Path, expected: dict[str, list[int]], method: str) -> None:
+    for name in ("model", "draft"):
+        (tmp_path / name).symlink_to(model_dir / "model")
+    engine = make_handler(tmp_path, speculation=SpeculationConfig(method=method)).build_engine()
+    plain = make_handler(model_dir).build_engine()
+    try:
+        assert generate(engine) == expected
+        assert engine.stats().accepted_tokens > 0
+        assert engine.stats().kv_bytes == plain.stats().kv_bytes * (2 if method == "draft" else 1)
+    finally:
+        engine.close()
+        plain.close()
+
+
+def test_a_draft_model_that_is_not_there_is_named(model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^cannot read draft/config\.json"):
+        make_handler(model_dir, speculation=SpeculationConfig(method="draft")).build_engine()
 
 
 class WithoutModel(CausalLMHandler):
