@@ -45,7 +45,8 @@ class EngineStats:
 
     ``blocks_used`` belong to running sequences; cached blocks that nobody uses count as free. Of ``queried_tokens`` of prompts
     ``cached_tokens`` were found in the prefix cache. ``max_running``: how many sequences are admitted at once now, fewer than configured
-    after one of the ``out_of_memory`` errors so far. ``restarts``: engine processes that were lost, to be replaced. The bytes are what was
+    after one of the ``out_of_memory`` errors so far. ``sampled_sequences``: those that got tokens, counted in every step. Of
+    ``drafted_tokens``, guesses of speculative decoding, ``accepted_tokens`` were right. ``restarts``: engine processes that were lost, to be replaced. The bytes are what was
     measured at load: see ``memory.footprint``. Of replicas all numbers are sums, and ``engines`` says of how many.
     """
 
@@ -57,6 +58,7 @@ class EngineStats:
     cached_tokens: int = 0
     preemptions: int = 0
     steps: int = 0
+    sampled_sequences: int = 0
     generated_tokens: int = 0
     tokens_per_s: float = 0.0
     step_ms_p50: float = 0.0

@@ -96,6 +96,7 @@ class Engine:
         self._launched: deque[_Launched] = deque()  # at most two: one that runs, and one more for a moment
         self._events: list[Event] = []  # what step and recover have to tell
         self._num_steps = 0
+        self._num_sampled = 0  # sequences, step by step
         self._num_out_of_memory = 0
 
     @property
@@ -196,6 +197,7 @@ class Engine:
             cached_tokens=self._scheduler.cached_tokens,
             preemptions=self._scheduler.num_preemptions,
             steps=self._num_steps,
+            sampled_sequences=self._num_sampled,
             engines=1,
             max_running=self._allowance.max_running,
             out_of_memory=self._num_out_of_memory,
@@ -291,6 +293,7 @@ class Engine:
             if chunk.samples and self._pipelined:
                 sequence.expect(row)
             row += chunk.num_logits
+            self._num_sampled += chunk.samples
         self._launched.append(launched)
 
     def _can_retry(self, error: Exception) -> bool:

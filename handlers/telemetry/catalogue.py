@@ -52,6 +52,9 @@ PREEMPTIONS = Metric("marquee_preemptions_total", "counter", "count", "Sequences
 OUT_OF_MEMORY = Metric(
     "marquee_out_of_memory_total", "counter", "count", "Steps for which memory did not suffice; they were repeated smaller"
 )
+DRAFTED = Metric("marquee_draft_tokens_total", "counter", "count", "Guesses of speculative decoding")
+ACCEPTED = Metric("marquee_accepted_draft_tokens_total", "counter", "count", "Of these, guesses that were right")
+ACCEPTANCE = Metric("marquee_draft_acceptance_ratio", "gauge", "count", "Share of all guesses that was right, 0 to 1")
 RESTARTS = Metric("marquee_engine_restarts_total", "counter", "count", "Engine processes that died or hung, and were replaced")
 
 KV_USED = Metric("marquee_kv_blocks_used", "gauge", "count", "KV blocks of running sequences")
@@ -78,7 +81,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "Batches": (BATCHES, BATCHED_SEQUENCES, POSITIONS, PADDING),
     "Engines of continuous batching": (
         *(RUNNING, WAITING, ADMITTED, ENGINES, TOKEN_RATE, STEP_P50, STEP_P99),
-        *(PREEMPTIONS, OUT_OF_MEMORY, RESTARTS, KV_USED, KV_BLOCKS, KV_USAGE, HIT_RATIO),
+        *(DRAFTED, ACCEPTED, ACCEPTANCE, PREEMPTIONS, OUT_OF_MEMORY, RESTARTS, KV_USED, KV_BLOCKS, KV_USAGE, HIT_RATIO),
     ),
     "Loading and memory": (*(LOAD_TIME, WEIGHT_BYTES, KV_BYTES, ACTIVATION_BYTES, CONTEXT_BYTES, GRAPH_BYTES, PREDICTED_BYTES),),
 }

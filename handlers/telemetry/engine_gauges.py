@@ -16,7 +16,9 @@ logger = logging.getLogger(__name__)
 _EVERY_S = 1.0
 _COUNTERS = {
     "steps": metrics.BATCHES,
-    "generated_tokens": metrics.BATCHED_SEQUENCES,
+    "sampled_sequences": metrics.BATCHED_SEQUENCES,
+    "drafted_tokens": metrics.DRAFTED,
+    "accepted_tokens": metrics.ACCEPTED,
     "preemptions": metrics.PREEMPTIONS,
     "out_of_memory": metrics.OUT_OF_MEMORY,
     "restarts": metrics.RESTARTS,
@@ -74,6 +76,7 @@ class EngineGauges:
             self._report(metric, stats[name], {})
         self._report(metrics.KV_USAGE, stats["blocks_used"] / max(stats["blocks_total"], 1), {})
         self._report(metrics.HIT_RATIO, stats["cached_tokens"] / max(stats["queried_tokens"], 1), {})
+        self._report(metrics.ACCEPTANCE, stats["accepted_tokens"] / max(stats["drafted_tokens"], 1), {})
         for name, metric in _COUNTERS.items():
             self._count(metric, name, stats[name])
         for line in self._ledger.lines if self._ledger else ():

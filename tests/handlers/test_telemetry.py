@@ -117,11 +117,12 @@ class TestGauges:
         return show
 
     def test_a_snapshot_becomes_gauges(self, show: Callable[..., None], seen: list[Any]) -> None:
-        show(running=3, waiting=2, blocks_used=7, blocks_total=10, cached_tokens=30, queried_tokens=40)
+        show(running=3, waiting=2, blocks_used=7, blocks_total=10, cached_tokens=30, queried_tokens=40, drafted_tokens=8, accepted_tokens=6)
 
         values = {metric.name.removeprefix("marquee_"): value for metric, value, _ in seen}
         assert (values["running_sequences"], values["waiting_sequences"]) == (3, 2)
         assert (values["kv_blocks_used"], values["kv_blocks"], values["kv_usage_ratio"], values["prefix_hit_ratio"]) == (7, 10, 0.7, 0.75)
+        assert (values["draft_tokens_total"], values["accepted_draft_tokens_total"], values["draft_acceptance_ratio"]) == (8, 6, 0.75)
         assert values["preemptions_total"] == 0, "what is not there cannot be seen to grow"
 
     def test_what_has_not_changed_is_not_reported_again(self, show: Callable[..., None], seen: list[Any]) -> None:
@@ -147,7 +148,7 @@ class TestGauges:
 
     def test_totals_are_counted_by_their_increase_and_after_a_restart(self, show: Callable[..., None], seen: list[Any]) -> None:
         for total in (2, 2, 5, 1, 1):
-            show(preemptions=total, out_of_memory=2 * total, steps=10 * total, generated_tokens=30 * total)
+            show(preemptions=total, out_of_memory=2 * total, steps=10 * total, sampled_sequences=30 * total)
 
         def increases(metric: Metric) -> list[float]:
             return [value for seen_metric, value, _ in seen if seen_metric is metric]
@@ -211,7 +212,8 @@ def test_torchserve_writes_every_metric_as_its_frontend_reads_it(
         handler.initialize(context)
         handler.record(Request(finish_reason="cancelled"))
         handler.record(Request(num_generated_tokens=2, finish_reason="stop", times=spent({"queue": 0.1, "prefill": 1.0})))
-        counted = dict.fromkeys(("steps", "generated_tokens", "preemptions", "out_of_memory", "restarts"), 1)
+        totals = ("steps", "sampled_sequences", "drafted_tokens", "accepted_tokens", "preemptions", "out_of_memory", "restarts")
+        counted = dict.fromkeys(totals, 1)
         EngineGauges(handler.report, lambda: asdict(EngineStats(**counted)), LEDGER).report()
         for metric in (metrics.POSITIONS, metrics.PADDING):  # of the static path
             handler.report(metric, 1, {})
