@@ -53,6 +53,8 @@ def engine_settings(option: Option) -> dict[str, Any]:
         decided["kv_memory_gib"] = round(sizes.kv_memory_bytes / _GIB, 3)
     if option.layout.data > 1:
         decided["replicas"] = option.layout.data
+    if option.layout.tensor > 1:
+        decided["tensor_parallel"] = option.layout.tensor
     return {key: value for key, value in decided.items() if value != getattr(EngineConfig(), key)} | dict(request.settings)
 
 
@@ -113,9 +115,9 @@ def _startup_s(option: Option) -> int:
 
 
 def _torchrun(option: Option) -> dict[str, Any]:
-    """How TorchServe would start one process a GPU (``parallelType`` with torchrun), for handlers that divide a model so."""
+    """How TorchServe starts one process a GPU (``parallelType`` with torchrun), for handlers that divide a model so; ours has its own."""
     layout = option.layout
-    if layout.gpus_per_replica == 1:
+    if layout.gpus_per_replica == 1 or option.replica.engine.name == MARQUEE.name:
         return {}
     parallel = _PARALLEL_TYPES[layout.tensor > 1, layout.pipeline > 1]
     return {"parallelType": parallel, "torchrun": {"nproc-per-node": layout.gpus_per_replica}}

@@ -17,6 +17,7 @@ class Engine:
     """``keeps_windows``: of a sliding layer it keeps the window only; ``keeps_latents``: of latent attention what it is computed from.
     ``batches_states``: it runs layers that keep a state with continuous batching.
 
+    ``copies_embedding``: each rank of tensor parallelism holds all of it. ``has_pipeline_parallel``: it runs a replica in stages.
     ``gathers_context``: it copies a layer's keys and values together before it attends to them, and so reads and writes them once more.
     ``num_graphs``: CUDA graphs that it captures at the start. ``step_overhead_s`` and ``layer_overhead_s``: what a step, and each layer in
     it, costs beside the device's work: scheduling, sampling, and the start of operations one by one where no graph replays them.
@@ -27,7 +28,8 @@ class Engine:
     keeps_latents: bool
     batches_states: bool
     has_fp8_kv: bool
-    has_tensor_parallel: bool
+    has_pipeline_parallel: bool
+    copies_embedding: bool
     gathers_context: bool
     num_graphs: int
     step_overhead_s: Interval
@@ -52,7 +54,8 @@ MARQUEE = Engine(
     keeps_latents=False,
     batches_states=False,
     has_fp8_kv=False,
-    has_tensor_parallel=False,
+    has_pipeline_parallel=False,
+    copies_embedding=True,
     gathers_context=True,
     num_graphs=0,
     step_overhead_s=Interval(0.0005, 0.001, 0.003),
@@ -68,7 +71,8 @@ VLLM = Engine(
     keeps_latents=True,
     batches_states=True,
     has_fp8_kv=True,
-    has_tensor_parallel=True,
+    has_pipeline_parallel=True,
+    copies_embedding=False,
     gathers_context=False,
     num_graphs=35,
     step_overhead_s=Interval(0.0002, 0.0005, 0.002),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from archiver.plan.model.facts import ModelFacts
+from handlers import tensor_parallel
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,9 @@ def layouts(num_gpus: int) -> Iterator[Layout]:
 
 
 def indivisible(model: ModelFacts, layout: Layout) -> str | None:
-    """Say why a model cannot be cut so; None if it can.
-
-    Megatron-LM's scheme (Shoeybi et al. 2019): attention is cut by heads, the MLP by its inner columns; a quantized matrix only between
-    groups of its input columns. KV heads fewer than ranks are copied, if the ranks divide evenly among them.
-    """
-    tensor, kv_heads = layout.tensor, max(model.num_kv_heads, 1)
-    if model.num_heads % tensor:
-        return f"{tensor} does not divide {model.num_heads} attention heads"
-    if kv_heads % tensor and tensor % kv_heads:
-        return f"{tensor} does not divide {kv_heads} KV heads, nor they it"
-    if reason := _cuts_a_group(model, tensor):
+    """Say why a model cannot be cut so (``handlers.tensor_parallel``; quantized matrices only between groups); None if it can."""
+    sizes = {"num_heads": model.num_heads, "num_kv_heads": model.num_kv_heads, "intermediate_size": model.intermediate_size}
+    if reason := tensor_parallel.indivisible(layout.tensor, **sizes) or _cuts_a_group(model, layout.tensor):
         return reason
     if layout.pipeline > model.num_layers:
         return f"{layout.pipeline} stages for {model.num_layers} layers"

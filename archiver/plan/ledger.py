@@ -55,6 +55,8 @@ def _weights(replica: Replica, hardware: Hardware) -> LedgerLine:
     model, layout = replica.model, replica.layout
     ends = (model.role_bytes(Role.EMBEDDING), model.role_bytes(Role.HEAD))
     copied = model.role_bytes(*_COPIED)
+    if replica.engine.copies_embedding and layout.tensor > 1:
+        copied, ends = copied + ends[0], (0, ends[1])
     heads = min(layout.tensor, max(model.num_kv_heads, 1))
     key_values = model.role_bytes(Role.KEY_VALUE)
     divided = model.weight_bytes - sum(ends) - copied - key_values

@@ -16,7 +16,9 @@ from archiver.plan.sizes import EngineSizes, Replica
 from archiver.plan.speed import SpeedModel
 from handlers.config import EngineConfig
 from handlers.memory_ledger import Interval, MemoryLedger
+from handlers.quant.formats import PLAIN
 from handlers.quant.machine import dotted
+from handlers.tensor_parallel import FAMILIES
 
 _MOST_RUNNING = {"cuda": 256, "cpu": 64}
 """Sequences at once where the load asks for no number: beyond it latency grows more than throughput."""
@@ -54,8 +56,10 @@ class Option:
     def engine_lacks(self) -> str | None:
         """What the engine would have to do that it does not; None if it does all."""
         engine, model, hardware = self.replica.engine, self.request.model, self.request.hardware
-        if self.layout.gpus_per_replica > 1 and not engine.has_tensor_parallel:
-            return f"the engine {engine.name} runs a replica on one device"
+        if self.layout.pipeline > 1 and not engine.has_pipeline_parallel:
+            return f"the engine {engine.name} has no pipeline stages"
+        if self.layout.tensor > 1 and engine.name == MARQUEE.name and (reason := _undivided(model)):
+            return f"the engine {engine.name} {reason}"
         if self.replica.sizes.kv_dtype == "fp8" and not engine.has_fp8_kv:
             return f"the engine {engine.name} has no FP8 KV cache"
         if hardware.device == "cuda" and not engine.batches_states and any(layer.kind == "state" for layer in model.cache):
@@ -174,6 +178,13 @@ def sequences_in_progress(option: Option, rate: float, most: int) -> int:
         step_s = option.speed.decode_step(running, workload.mean_context_tokens).expected / left
         running = min(max(math.ceil(each * (prompt_s + workload.output_tokens.p50 * step_s)), 1), most)
     return running
+
+
+def _undivided(model: ModelFacts) -> str | None:
+    """Say why our engine does not share a model among ranks; None if it does."""
+    if model.model_type not in FAMILIES:
+        return f"runs models of type {model.model_type} on one device"
+    return None if model.format is PLAIN else f"divides plain weights only, not {model.format.name}"
 
 
 def _lacks_kernels(model: ModelFacts, capability: tuple[int, int]) -> str | None:

@@ -53,7 +53,7 @@ def _host(option: Option) -> Advice:
         return Advice("host", f"{engine}, GGUF or packed weights", f"a CPU is limited by its memory's speed: few bits a weight, and {why}")
     if request.has_own_code:
         return Advice("host", "TorchServe, Marquee's handlers", "requests need code of their own: hooks around the model, in one class")
-    divided = f"; {option.layout} needs an engine that divides a replica" if option.layout.gpus_per_replica > 1 else ""
+    divided = f"; {option.layout} needs an engine with pipeline stages" if option.layout.pipeline > 1 else ""
     return Advice(
         "host",
         "vLLM",

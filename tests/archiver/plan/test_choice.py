@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver.plan.choice import choose
+from archiver.plan.engines import MARQUEE
 from archiver.plan.hardware.catalogue import find_hardware
 from archiver.plan.layout import Layout
 from archiver.plan.model.facts import CacheLayer
+from archiver.plan.option import evaluate
 from archiver.plan.plan import make_plan
 from archiver.plan.remedies import find_remedies
 from archiver.plan.request import PlanRequest
@@ -73,7 +76,7 @@ def test_latency_that_one_device_cannot_give_is_bought_with_tensor_parallelism()
     choice = choose(request(count=4, workload=Workload(concurrency=256, itl_ms=5), has_stated_load=True))
     assert choice.option.layout.tensor == 2
     assert 1000 * choice.option.itl_s.expected <= 5
-    assert choice.option.replica.engine.name == "vllm"  # ours runs a replica on one device
+    assert choice.option.replica.engine.name == "vllm"  # ours takes longer between kernels
 
 
 def test_a_model_too_large_for_one_device_is_divided():
@@ -152,3 +155,16 @@ def test_whatever_is_asked_the_plan_is_whole_and_what_fits_holds_what_it_promise
     if plan.verdict.fits == "yes":
         assert option.wanted_sequences * option.replica.sequence_bytes(prompt + output) <= option.capacity.kv_bytes.low
     assert plan.to_json() == make_plan(plan.request).to_json()
+
+
+@pytest.mark.parametrize(
+    ("model", "layout", "reason"),
+    [
+        (LLAMA_70B, Layout(tensor=4), None),
+        (LLAMA_70B, Layout(pipeline=4), "the engine marquee has no pipeline stages"),
+        (replace(LLAMA_70B, model_type="mixtral"), Layout(tensor=4), "the engine marquee runs models of type mixtral on one device"),
+        (replace(LLAMA_70B, format=CT_FP8), Layout(tensor=4), f"the engine marquee divides plain weights only, not {CT_FP8.name}"),
+    ],
+)
+def test_our_engine_divides_what_its_handlers_divide(model, layout, reason):
+    assert evaluate(request(model, count=4), MARQUEE, layout).engine_lacks == reason

@@ -34,6 +34,7 @@ def test_the_least_divided_way_comes_first_and_tensor_before_pipeline():
         (Layout(tensor=8), None),
         (Layout(tensor=16), None),  # 8 KV heads on 16 ranks: each is held twice
         (Layout(tensor=3), "3 does not divide 32 attention heads"),
+        (Layout(tensor=32), None),
         (Layout(pipeline=32), None),
         (Layout(pipeline=33), "33 stages for 32 layers"),
     ],
@@ -43,7 +44,7 @@ def test_heads_and_layers_must_be_whole(layout, reason):
 
 
 def test_ranks_beyond_the_kv_heads_must_divide_evenly_among_them():
-    model = decoder(heads=24, kv_heads=6, head_dim=128)
+    model = decoder(heads=24, kv_heads=6, head_dim=128, intermediate=12288)
     assert indivisible(model, Layout(tensor=12)) is None
     assert indivisible(model, Layout(tensor=4)) == "4 does not divide 6 KV heads, nor they it"
 
@@ -54,3 +55,7 @@ def test_a_shard_holds_whole_groups_of_quantized_columns():
     odd = replace(decoder(intermediate=11008 + 128), group_size=128)  # 11136 = 87 * 128
     assert "87" not in (indivisible(odd, Layout(tensor=1)) or "")
     assert indivisible(odd, Layout(tensor=2)) == "11136 input columns of the MLP / 2 are no whole number of quantization groups of 128"
+
+
+def test_columns_of_the_mlp_must_be_whole():
+    assert indivisible(decoder(intermediate=14340), Layout(tensor=8)) == "8 does not divide 14340 columns of the MLP"

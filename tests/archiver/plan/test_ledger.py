@@ -66,6 +66,8 @@ def test_weights_are_divided_by_their_roles():
     on_16 = line(predict_ledger(replica(LLAMA_70B, layout=Layout(tensor=16)), H100), "weights").bytes.expected
     rest = LLAMA_70B.weight_bytes - key_values - norms
     assert on_16 == pytest.approx(rest / 16 + key_values / 8 + norms, abs=1)  # 8 KV heads: the ranks hold each twice
+    own = line(predict_ledger(replica(LLAMA_70B, layout=Layout(tensor=16), engine=MARQUEE), H100), "weights").bytes.expected
+    assert own == pytest.approx(on_16 + embedding * 15 / 16, abs=1)  # the embeddings are on each rank
     staged = line(predict_ledger(replica(LLAMA_70B, layout=Layout(pipeline=2)), H100), "weights").bytes.expected
     assert staged == pytest.approx((LLAMA_70B.weight_bytes - 2 * embedding) / 2 + embedding, abs=1)
 

@@ -8,6 +8,7 @@ import pytest
 
 from archiver.plan.choice import choose
 from archiver.plan.configuration import engine_settings, frontend_keys, model_config, server_properties
+from archiver.plan.engines import VLLM
 from archiver.plan.hardware.catalogue import find_hardware
 from archiver.plan.layout import Layout
 from archiver.plan.plan import make_plan
@@ -68,8 +69,14 @@ def test_replicas_of_a_continuous_model_are_the_engines():
     ],
 )
 def test_a_divided_replica_is_started_by_torchrun(layout, kind, processes):
-    keys = frontend_keys(option(LLAMA_70B, count=4, layout=layout), None)
+    keys = frontend_keys(option(LLAMA_70B, count=4, layout=layout, engine=VLLM), None)
     assert (keys["parallelType"], keys["torchrun"]) == (kind, {"nproc-per-node": processes})
+
+
+def test_our_engine_divides_a_replica_itself():
+    found = option(LLAMA_70B, count=4, layout=Layout(tensor=2, data=2))
+    assert {key: engine_settings(found)[key] for key in ("tensor_parallel", "replicas")} == {"tensor_parallel": 2, "replicas": 2}
+    assert not {"parallelType", "torchrun"} & frontend_keys(found, None).keys()
 
 
 def test_large_weights_get_time_to_load():
@@ -99,8 +106,7 @@ def test_a_stated_rate_gets_a_batch_size_and_a_delay():
 
 
 def test_a_plan_for_another_engine_has_none_of_ours_keys():
-    divided = option(LLAMA_70B, count=8)
-    assert divided.replica.engine.name == "vllm"
+    divided = option(LLAMA_70B, count=8, engine=VLLM)
     content = model_config(divided, None)
     assert content["minWorkers"] == content["maxWorkers"] == divided.layout.data
     assert not {"handler", "continuousBatching", "batchSize"} & content.keys()
