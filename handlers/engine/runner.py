@@ -64,6 +64,7 @@ class ResizableRunner(Runner, Protocol):
     def resize(self, num_blocks: int, max_model_len: int) -> None:
         """Have ``num_blocks`` blocks, with nothing in them, in place of those before; sequences become no longer than they were allowed to.
 
+        A runner may record here what it is to do over these blocks (CUDA graphs), which takes as much memory over few blocks as over many.
         Raises what allocating raises when memory does not suffice: then there are no blocks, and it may be called again.
         """
         ...
@@ -79,13 +80,4 @@ class PipelinedRunner(Runner, Protocol):
         Where a chunk has a ``late_row``, its last token is ``drawn[late_row]``: ``drawn`` ``(num_rows,)``, int64 on the device, is what was
         sampled after the step before, negative where its logits were invalid (whatever comes of that token is thrown away).
         """
-        ...
-
-
-@runtime_checkable
-class PreparableRunner(ResizableRunner, Protocol):
-    """A ResizableRunner that takes memory to be faster, once its blocks have their place."""
-
-    def prepare(self) -> None:
-        """Do what makes later steps faster, and no more than that: where it fails, steps are as they were. ``resize`` undoes it."""
         ...

@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 class GpuRunner:
-    """A PipelinedRunner and PreparableRunner: calls return before the device has done what they ask for. See ``fits_gpu`` for models.
+    """A PipelinedRunner and ResizableRunner: calls return before the device has done what they ask for. See ``fits_gpu`` for models.
 
-    Blocks keep numbers of ``kv_dtype`` (None: the model's). ``prepare`` has ``capture`` record the steps of up to ``max_rows`` tokens of
-    running sequences; where that is None, every step is asked for kernel by kernel. On a CPU the kernels run in Triton's interpreter.
+    Blocks keep numbers of ``kv_dtype`` (None: the model's). ``resize`` has ``capture`` record the steps of up to ``max_rows`` tokens of
+    running sequences; until then, and where it is None, a step is asked for kernel by kernel. On a CPU kernels run in Triton's interpreter.
     """
 
     def __init__(
@@ -59,7 +59,8 @@ class GpuRunner:
         self._prefill = prefill
         self._staging = Staging(self._device)
         self._capture, self._graph_sizes = capture, bucket_sizes(max_rows)
-        self.resize(num_blocks, parts.cosines.shape[0])
+        self._graphs: DecodeGraphs | None = None
+        self._have(num_blocks, parts.cosines.shape[0])
 
     @property
     def kv_bytes(self) -> int:
@@ -67,30 +68,11 @@ class GpuRunner:
         return self._blocks.nbytes
 
     def resize(self, num_blocks: int, max_model_len: int) -> None:
-        """Have other blocks; see ResizableRunner. Graphs of the old ones are gone: ``prepare`` makes others."""
-        self._graphs: DecodeGraphs | None = None
-        self.num_blocks, self.max_model_len = num_blocks, max_model_len
-        self._tables = BlockTables(aligned(-(-max_model_len // self.block_tokens)), self.block_tokens)
-        self._blocks.resize(num_blocks)
-
-    @torch.inference_mode()
-    def prepare(self) -> None:
-        """Record graphs over the blocks that there are; see PreparableRunner."""
-        if self._capture is None:
-            return
+        """Have other blocks, and graphs over them; see ResizableRunner."""
         self._graphs = None
-        try:
-            self._graphs = DecodeGraphs(
-                self._decode,
-                self._capture,
-                self._graph_sizes,
-                max_context=self.max_model_len,
-                block_tokens=self.block_tokens,
-                vocab_size=self.vocab_size,
-                device=self._device,
-            )
-        except Exception:  # whatever a driver, a library or a quantized layer raises
-            logger.warning("steps cannot be recorded as CUDA graphs: those of few sequences take longer", exc_info=True)
+        self._have(num_blocks, max_model_len)
+        if self._capture is not None:
+            self._graphs = self._record(self._capture)
 
     def run(self, plan: StepPlan) -> Tensor:
         """Ask for a step; see Runner."""
@@ -103,6 +85,27 @@ class GpuRunner:
     def reset(self) -> None:
         """Forget all sequences; see Runner. What they left in the blocks is never read."""
         self._tables.clear()
+
+    def _have(self, num_blocks: int, max_model_len: int) -> None:
+        self.num_blocks, self.max_model_len = num_blocks, max_model_len
+        self._tables = BlockTables(aligned(-(-max_model_len // self.block_tokens)), self.block_tokens)
+        self._blocks.resize(num_blocks)
+
+    @torch.inference_mode()
+    def _record(self, capture: Capture) -> DecodeGraphs | None:
+        try:
+            return DecodeGraphs(
+                self._decode,
+                capture,
+                self._graph_sizes,
+                max_context=self.max_model_len,
+                block_tokens=self.block_tokens,
+                vocab_size=self.vocab_size,
+                device=self._device,
+            )
+        except Exception:  # whatever a driver, a library or a quantized layer raises
+            logger.warning("steps cannot be recorded as CUDA graphs: those of few sequences take longer", exc_info=True)
+            return None
 
     @torch.inference_mode()
     def _run(self, plan: StepPlan, drawn: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from handlers.engine.memory.device import DeviceMemory
 from handlers.engine.memory.footprint import Footprint
 from handlers.engine.memory.out_of_memory import is_out_of_memory
 from handlers.engine.memory.warm_up import largest_step, measure, run_step
-from handlers.engine.runner import PreparableRunner, ResizableRunner
+from handlers.engine.runner import ResizableRunner
 from handlers.errors import ConfigError
 from handlers.memory_ledger import MemoryLedger
 
@@ -41,7 +41,7 @@ def settle_memory(
     does not hold the longest sequence that the operator set, and when the policy is to refuse what was not planned.
     """
     footprint = _warm_up(runner, memory, config)
-    footprint = replace(footprint, graphs=_prepare(runner, memory))  # over a few blocks, which take as much as over many
+    footprint = replace(footprint, graphs=_graph_bytes(runner, memory))
     grant = Grant(kv_budget(config, memory, token, footprint), config.max_running)
     if ledger is not None and not is_for(ledger, memory.kind, memory.total_bytes):
         logger.info("the plan in the archive is for another device, %s: memory is not compared with it", ledger.device_name)
@@ -79,13 +79,12 @@ def _warm_up(runner: ResizableRunner, memory: DeviceMemory, config: EngineConfig
         ) from error
 
 
-def _prepare(runner: ResizableRunner, memory: DeviceMemory) -> int:
-    """Have the runner make itself faster, on a GPU, if it can; return the bytes that this takes."""
-    if memory.kind == "cpu" or not isinstance(runner, PreparableRunner):
+def _graph_bytes(runner: ResizableRunner, memory: DeviceMemory) -> int:
+    """Have the runner record CUDA graphs, if it does so, over the few blocks that it has; return what they take."""
+    if memory.kind == "cpu":
         return 0
-    memory.release_unused()
     before = memory.own_bytes()
-    runner.prepare()
+    runner.resize(runner.num_blocks, runner.max_model_len)
     memory.release_unused()
     return max(memory.own_bytes() - before, 0)
 
@@ -135,7 +134,6 @@ def _surplus_bytes(runner: ResizableRunner, memory: DeviceMemory, config: Engine
     runner.resize(capacity.num_blocks, capacity.max_model_len)
     if memory.kind == "cpu":
         return 0  # memory becomes real as it is used, and this would use all of it
-    _prepare(runner, memory)
     memory.reset_peak()
     run_step(runner, step)
     return max(math.ceil(memory.peak_bytes() - config.memory_fraction * memory.total_bytes), 0)

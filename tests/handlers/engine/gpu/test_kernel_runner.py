@@ -16,7 +16,6 @@ from handlers.engine.compatibility import adopt, check_runner
 from handlers.engine.decoder_parts import DecoderParts, take_apart
 from handlers.engine.gpu.runner import GpuRunner
 from handlers.engine.lean_runner import LeanRunner
-from handlers.engine.runner import PipelinedRunner, PreparableRunner, ResizableRunner
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.sequence import UNKNOWN
 
@@ -38,6 +37,7 @@ def make_parts(name: str) -> DecoderParts:
 def make_runner(parts: DecoderParts, blocks: Tensor | float = torch.nan, **options: Any) -> GpuRunner:
     """Return a runner with ``blocks`` in its blocks: those of another, or what a broken model leaves there, none of which may be read."""
     runner = GpuRunner(parts, num_blocks=NUM_BLOCKS, block_tokens=BLOCK, **options)
+    runner.resize(NUM_BLOCKS, MAX_MODEL_LEN)
     runner._blocks._numbers[...] = blocks
     return runner
 
@@ -63,6 +63,7 @@ PLANS = (
 """Prompts with and without a prefix, ragged; single tokens; guesses, the last of which were wrong; prompts before running sequences."""
 
 SHORT = StepPlan((Chunk("a", 0, (5, 9), A, True),))
+ONE = StepPlan((Chunk("a", 0, (5,), A, True),))
 
 
 def assert_close(got: Tensor, expected: Tensor) -> None:
@@ -98,19 +99,12 @@ def replay_by_running(compute: Callable[[], None]) -> Callable[[], None]:
     return compute
 
 
-def test_it_is_what_the_engine_asks_for(llama: DecoderParts) -> None:
-    runner: PipelinedRunner | ResizableRunner = make_runner(llama)
-    assert isinstance(runner, PreparableRunner)
-    assert not isinstance(LeanRunner(llama, num_blocks=1, block_tokens=1), PreparableRunner)
-
-
 def test_recorded_steps_say_the_same_with_padding(llama: DecoderParts) -> None:
     eager = make_runner(llama)
     for plan in PLANS[:2]:
         eager.run(plan)
     before = eager._blocks._numbers.clone()
     runner = make_runner(llama, before, capture=replay_by_running, max_rows=6)
-    runner.prepare()
     logits = runner.run(PLANS[2])  # five rows
     assert runner._graphs is not None
     assert logits.data_ptr() == runner._graphs._logits.data_ptr()
@@ -124,7 +118,6 @@ def test_late_tokens_are_those_that_were_drawn(llama: DecoderParts, options: dic
     known = make_runner(llama)
     known.run(PLANS[0])
     runner = make_runner(llama, known._blocks._numbers, **options)
-    runner.prepare()
     plan = StepPlan((Chunk("a", 7, (UNKNOWN,), A, True, late_row=2), Chunk("b", 3, (UNKNOWN,), B, True, late_row=1)))
     expected = known.run(StepPlan((Chunk("a", 7, (21,), A, True), Chunk("b", 3, (0,), B, True))))
     assert_close(runner.run_after(plan, torch.tensor([5, -1, 21])), expected)
@@ -136,17 +129,16 @@ def test_the_last_token_of_a_prompt_may_be_late_too(llama: DecoderParts) -> None
     assert torch.equal(make_runner(llama).run_after(late, torch.tensor([17])), expected)
 
 
-def test_resizing_gives_other_blocks_and_takes_the_graphs_away(llama: DecoderParts) -> None:
-    runner = make_runner(llama, capture=replay_by_running, max_rows=2)
-    expected = runner.run(SHORT)
-    runner.prepare()
-    assert runner._graphs is not None
-    kv_bytes = runner.kv_bytes
+def test_resizing_gives_other_blocks_and_graphs_over_them(llama: DecoderParts) -> None:
+    runner = make_runner(llama, capture=replay_by_running)
+    expected, kv_bytes, graphs = runner.run(ONE), runner.kv_bytes, runner._graphs
     assert kv_bytes == 2 * NUM_BLOCKS * BLOCK * llama.num_kv_heads * llama.head_dim * 4
+    assert expected.data_ptr() == runner._graphs._logits.data_ptr()
+    expected = expected.clone()
     runner.resize(2 * NUM_BLOCKS, 48)
     assert (runner.num_blocks, runner.max_model_len, runner.kv_bytes) == (2 * NUM_BLOCKS, 48, 2 * kv_bytes)
-    assert runner._graphs is None
-    assert torch.equal(runner.run(SHORT), expected)
+    assert graphs is not runner._graphs is not None
+    assert torch.equal(runner.run(ONE), expected)
 
 
 def test_a_sequence_that_comes_again_after_a_reset_is_a_new_one(llama: DecoderParts) -> None:
@@ -162,10 +154,8 @@ def test_a_capture_that_fails_is_a_warning_and_steps_go_on(llama: DecoderParts, 
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
     runner = make_runner(llama, capture=fail)
-    expected = runner.run(SHORT)
-    runner.prepare()
     assert "cannot be recorded as CUDA graphs" in caplog.text
-    assert torch.equal(runner.run(SHORT), expected)
+    assert torch.equal(runner.run(ONE), make_runner(llama).run(ONE))
 
 
 def test_keys_and_values_in_8_bits_are_close(llama: DecoderParts) -> None:
