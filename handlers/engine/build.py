@@ -86,6 +86,7 @@ def _build_continuous_engine(
     from handlers.engine.capacity import Capacity, model_len, plan_capacity
     from handlers.engine.compatibility import adopt
     from handlers.engine.engine import Engine
+    from handlers.engine.gpu.build import kv_dtype
     from handlers.engine.memory.budget import TokenBytes
     from handlers.engine.memory.device import memory_of
     from handlers.engine.memory.footprint import Footprint
@@ -103,10 +104,10 @@ def _build_continuous_engine(
     if ranks is not None:
         join(model, ranks.collective)
     adoption = adopt(model)
-    token = TokenBytes.of(adoption.kv_shapes, model.dtype)
+    token = TokenBytes.of(adoption.kv_shapes, kv_dtype(config, model.dtype))
     if draft_model is not None:
         draft_adoption = adopt(draft_model)
-        token += TokenBytes.of(draft_adoption.kv_shapes, draft_model.dtype)
+        token += TokenBytes.of(draft_adoption.kv_shapes, kv_dtype(config, draft_model.dtype))
     most = plan_capacity(
         config,
         token_bytes=token.kept,

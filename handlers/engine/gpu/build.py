@@ -43,11 +43,16 @@ def make_gpu_runner(parts: DecoderParts, config: EngineConfig, num_blocks: int) 
         parts,
         num_blocks=num_blocks,
         block_tokens=config.block_tokens,
-        kv_dtype=torch.float8_e4m3fn if config.kv_dtype == "fp8" else None,
+        kv_dtype=kv_dtype(config, parts.embedding.dtype),
         prefill=_choose_prefill(parts, config),
         capture=CudaCapture() if config.cuda_graphs else None,
         max_rows=most_rows(config),
     )
+
+
+def kv_dtype(config: EngineConfig, model_dtype: torch.dtype) -> torch.dtype:
+    """Return the numbers in which keys and values are kept."""
+    return torch.float8_e4m3fn if config.kv_dtype == "fp8" else model_dtype
 
 
 def most_rows(config: EngineConfig) -> int:
