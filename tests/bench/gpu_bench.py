@@ -57,7 +57,7 @@ def main(
     answer_tokens: Annotated[int, typer.Option(help="of each request of the served part")] = 128,
     rounds: Annotated[int, typer.Option(help="requests of each client of the served part")] = 2,
     served: Annotated[str, typer.Option(help="torchserve, process, or auto: TorchServe where it can run, but for the 8B")] = "auto",
-    budget_s: Annotated[float, typer.Option(help="for all parts together, in seconds")] = 520.0,
+    budget_s: Annotated[float, typer.Option(help="for all parts together, in seconds")] = 500.0,
     out: Annotated[Path, typer.Option(help="directory for gpu-SHAPE.json and roofline-SHAPE.png")] = Path("build/bench"),
 ) -> None:
     """Run the parts, write JSON after each cell and a plot, print tables last."""
@@ -151,7 +151,7 @@ def _choose_device(name: str, shape: str) -> torch.device:
 
 
 def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def _through_torchserve(served: str, shape: str) -> bool:

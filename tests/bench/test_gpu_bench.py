@@ -77,6 +77,7 @@ def test_parts_add_up_and_what_there_is_no_time_for_says_so(tmp_path: Path) -> N
     assert all(row["note"].startswith("skipped: out of time") for row in rows if not row["figures"])
 
 
+@pytest.mark.bench
 @pytest.mark.torchserve
 def test_clients_go_through_torchserve(tmp_path: Path) -> None:
     main(**TINY | {"parts": "served", "streams": "2"}, served="torchserve", out=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.bench.gpu.tables import GOALS, notes, tables
 from tests.bench.report import Machine
 from tests.fakes import FakeEngine
 
+KERNELS = Path(__file__).parents[2] / "handlers" / "engine" / "gpu" / "kernels"
 H200 = Ceilings(copy_gb_per_s=4800, matrix_tflops=800)
 
 
@@ -81,8 +83,6 @@ def test_an_engine_that_fails_is_no_measurement() -> None:
         ("aten::addmm", Kind.LINEARS),
         ("void pytorch_flash::flash_fwd_kernel<Flash_fwd_kernel_traits<128, 128, 64, 4, cutlass::bfloat16_t>>", Kind.ATTENTION),
         ("fmha_cutlassF_bf16_aligned_64x128_rf_sm80(PyTorchMemEffAttention::AttentionKernel)", Kind.ATTENTION),
-        ("decode_attention", Kind.ATTENTION),
-        ("prefill_attention", Kind.ATTENTION),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", Kind.ATTENTION),
         ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, at::native::ArgMaxOps<float>>>", Kind.SAMPLING),
         ("void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float>", Kind.SAMPLING),
@@ -91,14 +91,25 @@ def test_an_engine_that_fails_is_no_measurement() -> None:
         ("void at::native::tensor_kernel_scan_innermost_dim<float, std::plus<float>>", Kind.SAMPLING),
         ("Memcpy DtoH (Device -> Pinned)", Kind.COPIES),
         ("Memset (Device)", Kind.COPIES),
-        ("rms_norm", Kind.ELEMENTWISE),
-        ("silu_multiply", Kind.ELEMENTWISE),
-        ("rotary_write", Kind.ELEMENTWISE),
         ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<c10::BFloat16>>", Kind.ELEMENTWISE),
     ],
 )
 def test_kernels_are_known_by_their_names(name: str, kind: Kind) -> None:
     assert kind_of(name) == kind
+
+
+def test_our_own_kernels_are_known_by_their_names() -> None:
+    launch = re.compile(r"^ +(_\w+)\[\(", re.MULTILINE)
+    names = {path.stem: launch.findall(path.read_text()) for path in KERNELS.glob("*.py")}
+    kinds = {stem: {kind_of(name) for name in found} for stem, found in names.items() if found}
+    assert kinds == {
+        "decode_attention": {Kind.ATTENTION},
+        "nucleus": {Kind.SAMPLING},
+        "prefill_attention": {Kind.ATTENTION},
+        "rms_norm": {Kind.ELEMENTWISE},
+        "rotary_write": {Kind.ELEMENTWISE},
+        "silu_multiply": {Kind.ELEMENTWISE},
+    }
 
 
 def test_a_device_is_busy_while_any_kernel_runs() -> None:

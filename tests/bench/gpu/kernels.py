@@ -21,14 +21,14 @@ class Kind(StrEnum):
 # The first that matches counts: flash attention is made of CUTLASS's parts, and a softmax within attention bears its name.
 _RULES: tuple[tuple[Kind, str], ...] = (
     (Kind.COPIES, r"memcpy|memset|^aten::(copy_|_to_copy|to|clone)$"),
-    (Kind.ATTENTION, r"attention|attn|flash|fmha|sdpa|paged|split_?kv"),
+    (Kind.ATTENTION, r"attention|attend|attn|flash|fmha|sdpa|paged|split_?kv|^_combine"),
     (
         Kind.LINEARS,
         r"gemm|gemv|nvjet|cutlass|cublas|xmma|matmul|splitk|scaled_mm|wgmma|mkldnn|linear|^aten::(mm|addmm|bmm|baddbmm|addmv|mv)$",
     ),
     (
         Kind.SAMPLING,
-        r"argmax|argmin|softmax|sort|topk|top_k|gathertopk|multinomial|cumsum|scan|exponential|philox|random|gumbel|sampl|penal|logsumexp"
+        r"argmax|argmin|softmax|sort|topk|top_k|gathertopk|multinomial|cumsum|scan|exponential|philox|random|gumbel|sampl|penal|logsumexp|threshold|nucleus"
         r"|maxops|aten::(max|amax)$",
     ),
 )

@@ -33,7 +33,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Served:
-    """As many clients as streams, each with its next request as soon as the last is answered."""
+    """As many clients as streams, each with its next request as soon as the last is answered; what does not fit at once waits."""
 
     setup: Setup
 
@@ -82,7 +82,6 @@ class ServedInProcess(Served):
 
     def measure(self, cell: Cell) -> Mapping[str, float]:
         """See Part."""
-        self.setup.check_room(self.client, cell, self.setup.answer_tokens)
         jobs = [self._job(cell.context) for _ in range(self.num_requests(cell))]
         return self.figures(cell, InProcessEngine(self.client, Numbers()).run(jobs, cell.streams))
 

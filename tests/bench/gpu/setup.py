@@ -17,11 +17,16 @@ from handlers.engine.memory.device import memory_of
 from tests.bench.gpu.roofline import Roofline
 from tests.bench.gpu.rows import Cell
 from tests.bench.gpu.shapes import random_model
-from tests.bench.gpu.streams import SETTLING_STEPS
+from tests.bench.gpu.streams import SETTLING_STEPS, generating, random_prompts
 from tests.bench.models import Shape
 
 NUM_FIRST_CELLS = 3
 """Cells that goals are set for, or would be with other numbers."""
+
+
+_WARM_UP_TOKENS = 64
+_SLACK_STEPS = 32
+"""Sequences are added one after the other while the first generate already."""
 
 
 class DoesNotFit(Exception):
@@ -69,9 +74,9 @@ class Setup:
         )
 
     def ramp_steps(self, cell: Cell) -> int:
-        """Return in how many steps, generously, all prompts are read while the first sequences generate already."""
+        """Return in how many steps, generously, all prompts are read."""
         chunk_tokens = max(self.chunk_tokens - cell.streams, self.chunk_tokens // 2)  # tokens of running sequences count, too
-        return 8 + math.ceil(1.25 * cell.streams * cell.context / chunk_tokens)
+        return _SLACK_STEPS + math.ceil(1.25 * cell.streams * cell.context / chunk_tokens)
 
     def decode_tokens(self, cell: Cell) -> int:
         """Return how many tokens each sequence of a cell must generate so that ``steps`` have all of them in it."""
@@ -95,14 +100,21 @@ class Setup:
 
 @contextmanager
 def open_engine(setup: Setup) -> Iterator[EngineClient]:
-    """Make a model and an engine over it; afterwards the device is free again."""
+    """Make a model and an engine over it that has generated a little: clocks and caches are warm. Nothing of it is left afterwards."""
     memory = memory_of(setup.device)  # from before the model
     model = random_model(setup.shape, setup.device)
     client = build_engine_client(model, setup.engine_config, eos_token_ids=frozenset(), memory=memory)
     try:
+        _warm_up(setup, client)
         yield client
     finally:
         client.close()
+
+
+def _warm_up(setup: Setup, client: EngineClient) -> None:
+    prompts = random_prompts(min(8, setup.most_streams), _WARM_UP_TOKENS, setup.shape.vocabulary)
+    with generating(client, prompts, _WARM_UP_TOKENS) as streams:
+        streams.until_end(1)
 
 
 def free_device() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SHAPES = {
     "8b": Shape(4096, 32, 32, 8, 14336, 128256, max_tokens=8192),  # Llama 3 8B
     "1b": Shape(2048, 16, 32, 8, 8192, 128256, max_tokens=8192),  # Llama 3.2 1B
-    "tiny": Shape(64, 2, 4, 2, 128, 600, max_tokens=512),  # to rehearse on a CPU
+    "tiny": Shape(256, 2, 4, 2, 512, 600, max_tokens=512),  # to rehearse: on a CPU, or with the kernels of a GPU
 }
 REHEARSAL = "tiny"
 

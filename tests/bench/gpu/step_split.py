@@ -18,8 +18,7 @@ from tests.bench.gpu.setup import NUM_FIRST_CELLS, Setup
 from tests.bench.gpu.streams import SETTLING_STEPS, generating, random_prompts
 
 _STEPS = 16
-# The engine runs on while the profiler gets ready.
-_SLACK_STEPS = 256
+_MEANWHILE_STEPS = 256  # the engine runs on while the profiler gets ready
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class StepSplit:
 
     def measure(self, cell: Cell) -> Mapping[str, float]:
         """Return the step's time under the profiler, and shares of it; the host's is that in which no kernel runs."""
-        num_tokens = min(self.setup.ramp_steps(cell) + SETTLING_STEPS + _SLACK_STEPS, self.client.max_model_len - cell.context)
+        num_tokens = min(self.setup.ramp_steps(cell) + SETTLING_STEPS + _MEANWHILE_STEPS, self.client.max_model_len - cell.context)
         self.setup.check_room(self.client, cell, num_tokens)
         prompts = random_prompts(cell.streams, cell.context, self.setup.shape.vocabulary)
         with profiler(self.setup.device):
