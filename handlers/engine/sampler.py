@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -162,12 +163,14 @@ def _thresholds(weights: Tensor, params: list[SamplingParams]) -> Tensor:
     # top_p is above 1 when off: rounding must not cut the tail of a row that asked for all of it.
     table = [min(row.top_k or vocab_size, vocab_size) for row in params], [row.top_p if row.top_p < 1.0 else 2.0 for row in params]
     top_k, top_p = on_device(table, torch.float32, weights.device)[..., None]  # (rows, 1) each
+    if weights.device.type == "cuda" and find_spec("triton"):
+        from handlers.engine.gpu.kernels.nucleus import nucleus_thresholds
+
+        return nucleus_thresholds(weights, top_k, top_p)  # what follows looks at numbers, and waits for the device
     width = max(row.top_k or _NUCLEUS_CANDIDATES for row in params)
     if width >= vocab_size:
         return _kept(weights.sort(dim=-1, descending=True).values, weights, top_k, top_p)[0]
     thresholds, complete = _kept(weights.topk(width).values, weights, top_k, top_p)
-    if all(row.top_k for row in params):
-        return thresholds  # looking whether they are complete would be waiting for the device
     wide = (~complete).nonzero()[:, 0]
     if len(wide):
         thresholds[wide], _ = _kept(weights[wide].sort(dim=-1, descending=True).values, weights[wide], top_k[wide], top_p[wide])
