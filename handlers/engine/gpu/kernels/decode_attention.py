@@ -44,7 +44,7 @@ def decode_attention(
     num_rows, num_heads, head_dim = query.shape
     num_kv_heads, num_repeats = keys.shape[2], num_heads // keys.shape[2]
     dims = triton.next_power_of_2(head_dim)
-    score, tiling = ScoreScale.of(scoring, head_dim), decode_tiling(dims)
+    score, tiling = ScoreScale.of(scoring, head_dim), decode_tiling(dims, query.element_size())
     output = torch.empty(num_rows, num_heads, head_dim, dtype=query.dtype, device=query.device)
     parts, logs = output[:, :, None], None
     if num_splits > 1:

@@ -28,13 +28,19 @@ def combine_warps(dims: int) -> int:
     return 8 if dims > 128 else 4
 
 
-def decode_tiling(dims: int) -> Tiling:
-    """Return a tiling for the heads of one token."""
+def decode_tiling(dims: int, element_bytes: int) -> Tiling:
+    """Return a tiling for the heads of one token; ``element_bytes`` are a query's."""
+    if element_bytes > 2:
+        return _EXACT
     return Tiling(1, 64 if dims <= 128 else 32, 4, 5)
 
 
 def prefill_tiling(dims: int, element_bytes: int) -> Tiling:
-    """Return a tiling for the tokens of a prompt; float32, which tensor cores do not multiply exactly, is for tests."""
+    """Return a tiling for the tokens of a prompt; ``element_bytes`` are a query's."""
     if element_bytes > 2:
-        return Tiling(32, 32, 4, 2)
+        return _EXACT
     return Tiling(128, 64, 8, 3) if dims <= 128 else Tiling(64, 32, 4, 3)
+
+
+_EXACT = Tiling(32, 32, 8, 2)
+"""Float32, which tensor cores would round: for tests of correctness, whose speed is no matter."""

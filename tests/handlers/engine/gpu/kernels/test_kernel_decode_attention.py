@@ -10,7 +10,7 @@ from handlers.engine.gpu.kernels.decode_attention import choose_num_splits, deco
 from tests.handlers.engine.gpu.kernels.paged_attention_oracle import TOLERANCES, make_contexts, scorings
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(0, 150), min_size=1, max_size=3),
     num_kv_heads=st.integers(1, 2),

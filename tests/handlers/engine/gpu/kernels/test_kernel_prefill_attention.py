@@ -10,7 +10,7 @@ from tests.handlers.engine.gpu.kernels.paged_attention_oracle import TOLERANCES,
 chunks = st.tuples(st.integers(0, 70), st.integers(1, 150))  # cached before, new
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(
     chunks=st.lists(chunks, min_size=1, max_size=3),
     num_kv_heads=st.integers(1, 2),
