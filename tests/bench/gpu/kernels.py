@@ -28,8 +28,8 @@ _RULES: tuple[tuple[Kind, str], ...] = (
     ),
     (
         Kind.SAMPLING,
-        r"argmax|argmin|softmax|sort|topk|top_k|gathertopk|multinomial|cumsum|scan|exponential|philox|random|gumbel|sampl|penal|logsumexp|threshold|nucleus"
-        r"|maxops|aten::(max|amax)$",
+        r"argmax|argmin|softmax|logsumexp|sort|topk|top_k|threshold|nucleus|cumsum|scan|multinomial|exponential|philox|random|gumbel|sampl"
+        r"|penal|maxops|aten::(max|amax)$",
     ),
 )
 

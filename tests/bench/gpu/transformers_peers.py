@@ -18,8 +18,8 @@ from tests.bench.gpu.streams import Steady, random_prompts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SLACK_TOKENS = 64  # its sequences start in no hurry
-_CPU_MEMORY_SHARE = 0.01  # its cache is zeroed first, all of it
+_SLACK_TOKENS = 64  # continuous batching takes its time until all sequences run
+_CPU_MEMORY_SHARE = 0.01  # for its cache, all of which is zeroed first
 
 Times = list[list[float]]
 Generate = Callable[[Any, list[list[int]], int], Times]
