@@ -77,6 +77,14 @@ def test_parts_add_up_and_what_there_is_no_time_for_says_so(tmp_path: Path) -> N
     assert all(row["note"].startswith("skipped: out of time") for row in rows if not row["figures"])
 
 
+def test_a_cell_that_the_engine_cannot_hold_is_a_row_that_says_so(tmp_path: Path) -> None:
+    main(**TINY | {"parts": "offline", "contexts": "24,500", "streams": "1"}, out=tmp_path)
+    rows = json.loads((tmp_path / "gpu-tiny.json").read_text())["rows"]
+    assert [bool(row["figures"]) for row in rows] == [True, False]
+    assert rows[1]["note"].startswith("DoesNotFit: sequences of ")
+    assert rows[1]["note"].endswith("tokens, 512 at most")
+
+
 @pytest.mark.bench
 @pytest.mark.torchserve
 def test_clients_go_through_torchserve(tmp_path: Path) -> None:

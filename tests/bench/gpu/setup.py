@@ -91,11 +91,11 @@ class Setup:
         """Raise DoesNotFit unless all sequences of a cell can generate ``num_tokens`` at once."""
         length = cell.context + num_tokens
         if length > client.max_model_len:
-            raise DoesNotFit(f"does not fit: sequences of {length} tokens, {client.max_model_len} at most")
+            raise DoesNotFit(f"sequences of {length} tokens, {client.max_model_len} at most")
         block_tokens = self.engine_config.block_tokens
         needed, there = cell.streams * math.ceil(length / block_tokens), client.stats().blocks_total
         if needed > there:
-            raise DoesNotFit(f"does not fit: {needed * block_tokens} tokens of KV cache needed, {there * block_tokens} there")
+            raise DoesNotFit(f"{needed * block_tokens} tokens of KV cache needed, {there * block_tokens} there")
 
 
 @contextmanager
