@@ -126,6 +126,10 @@ class Checkpoint:
 
         return getattr(torch, self._stored_dtype() if self.config.dtype == "auto" else self.config.dtype)
 
+    def dtype_on(self, device: Any) -> Any:
+        """The ``torch.dtype`` to compute in on a ``torch.device``."""
+        return self.cpu_dtype if device.type == "cpu" else self.gpu_dtype
+
     def _stored_dtype(self) -> str:
         """Return what the weights are stored in; what is quantized is meant for half precision."""
         if self.gguf:

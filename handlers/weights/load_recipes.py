@@ -1,4 +1,4 @@
-"""Quantize plain weights while they are loaded, one layer at a time: the recipes of ``handler.quantization.recipe`` on a CPU.
+"""Quantize plain weights while they are loaded, one layer at a time: the recipes of ``handler.quantization.recipe``, on a GPU only "fp8".
 
 A recipe gives the numbers of the library that made its format known, without that library. lm_head and embeddings stay as they are.
 """
@@ -17,7 +17,7 @@ from handlers.native.quantized_matrix import QuantizedMatrix
 from handlers.weights.checkpoint import Checkpoint
 from handlers.weights.quantized import generation_config, read_config
 from handlers.weights.safetensors_files import SafetensorsFiles
-from handlers.weights.skeleton import Weight, fill_model
+from handlers.weights.skeleton import CPU, Weight, fill_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -32,8 +32,8 @@ _NF4_BLOCK = 64
 _INT4_GROUP = 32
 
 
-def load_quantizing(checkpoint: Checkpoint, recipe: str) -> PreTrainedModel:
-    """Return the model on the CPU, every linear layer but lm_head quantized; one at a time is in memory as plain numbers.
+def load_quantizing(checkpoint: Checkpoint, recipe: str, device: torch.device = CPU) -> PreTrainedModel:
+    """Return the model on a device, every linear layer but lm_head quantized there; one at a time is in memory as plain numbers.
 
     Raises ConfigError if the files do not hold the tensors of the model.
     """
@@ -43,9 +43,9 @@ def load_quantizing(checkpoint: Checkpoint, recipe: str) -> PreTrainedModel:
     tensors = SafetensorsFiles(checkpoint.directory)
 
     def read(name: str) -> Weight:
-        return quantize(tensors[name].float()) if name in linear else tensors[name]
+        return quantize(tensors[name].to(device).float()) if name in linear else tensors[name]
 
-    model = fill_model(config, tensors, read, checkpoint.cpu_dtype)
+    model = fill_model(config, tensors, read, checkpoint.dtype_on(device), device)
     model.generation_config = generation_config(checkpoint, model)
     return model
 

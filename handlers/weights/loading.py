@@ -8,7 +8,7 @@ from typing import Any
 
 from handlers.config import HandlerConfig
 from handlers.errors import ConfigError
-from handlers.quant.formats import GGUF, PLAIN, Format
+from handlers.quant.formats import CT_FP8, GGUF, PLAIN, TORCHAO_FP8, Format
 from handlers.quant.machine import Machine
 from handlers.quant.preflight import check_recipe, check_weights, identify
 from handlers.weights.checkpoint import Checkpoint
@@ -47,23 +47,41 @@ def choose_loader(checkpoint: Checkpoint, config: HandlerConfig, machine: Machin
         from handlers.weights.gguf import load_gguf
 
         return partial(load_gguf, checkpoint, config.engine.name)
-    if machine.device == "cuda":
+    if machine.device == "cuda" and not (stored is CT_FP8 and _has_one_gpu(machine) and _scales_rows(checkpoint)):
         from handlers.weights.transformers_quantized import load_stored
 
         return partial(load_stored, checkpoint, stored)
     from handlers.weights.quantized import load_quantized
 
-    return partial(load_quantized, checkpoint)
+    return partial(load_quantized, checkpoint, _torch_device(machine))
 
 
 def _quantizing_loader(checkpoint: Checkpoint, stored: Format, recipe: str, machine: Machine) -> Loader:
     if stored is not PLAIN:
         raise ConfigError(f"handler.quantization.recipe is {recipe}, but the checkpoint's weights are {stored.name} already: set none")
     made = check_recipe(recipe, machine)
-    if machine.device == "cuda":
+    if machine.device == "cuda" and not (made is TORCHAO_FP8 and _has_one_gpu(machine)):
         from handlers.weights.transformers_quantized import load_making
 
         return partial(load_making, checkpoint, made)
     from handlers.weights.load_recipes import load_quantizing
 
-    return partial(load_quantizing, checkpoint, recipe)
+    return partial(load_quantizing, checkpoint, recipe, _torch_device(machine))
+
+
+def _has_one_gpu(machine: Machine) -> bool:
+    """Whether an Fp8Linear of ours is better than the libraries' layers: over several GPUs transformers spreads a model, as we do not."""
+    return len(machine.gpus) == 1
+
+
+def _scales_rows(checkpoint: Checkpoint) -> bool:
+    """Whether all weights of a compressed-tensors checkpoint have a scale for each row, or one for all, as an Fp8Linear has."""
+    assert checkpoint.quantization is not None
+    groups = checkpoint.quantization.settings["config_groups"].values()
+    return all((group.get("weights") or {}).get("strategy") in ("channel", "tensor") for group in groups)
+
+
+def _torch_device(machine: Machine) -> Any:
+    import torch
+
+    return torch.device(machine.device)

@@ -7,16 +7,18 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from handlers.errors import ConfigError
+from handlers.native.fp8_linear import Fp8Linear
 from handlers.native.packed_linear import PackedLinear
 from handlers.native.quantized_matrix import QuantizedMatrix
 from handlers.quant.readers import reader_of
 from handlers.quant.readers.reader import Reader
 from handlers.weights.checkpoint import Checkpoint
 from handlers.weights.safetensors_files import SafetensorsFiles
-from handlers.weights.skeleton import Weight, fill_model
+from handlers.weights.skeleton import CPU, Weight, fill_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -30,11 +32,11 @@ _EXPERT = re.compile(r"\.experts\.\d+\.")
 """In files each expert has weights of its own; transformers' models hold those of all in one tensor."""
 
 
-def load_quantized(checkpoint: Checkpoint) -> PreTrainedModel:
-    """Return the transformers model of a quantized checkpoint on the CPU, its quantized linear layers as PackedLinear.
+def load_quantized(checkpoint: Checkpoint, device: torch.device = CPU) -> PreTrainedModel:
+    """Return the transformers model of a quantized checkpoint, its quantized linear layers as PackedLinear, or as Fp8Linear on a GPU.
 
-    Computes in the checkpoint's ``cpu_dtype``. Memory: the packed weights and one layer's tensors. Raises ConfigError for a format or a
-    layout that cannot be read, and for tensors that are missing, too many, or of the wrong shape.
+    Computes in the checkpoint's dtype for the device. Memory: the quantized weights and one layer's tensors. Raises ConfigError for a
+    format or a layout that cannot be read, and for tensors that are missing, too many, or of the wrong shape.
     """
     stored = checkpoint.quantization
     if stored is None:
@@ -45,9 +47,9 @@ def load_quantized(checkpoint: Checkpoint) -> PreTrainedModel:
     weights = QuantizedWeights(SafetensorsFiles(checkpoint.directory), reader_of(stored))
     if any(_EXPERT.search(name) for name in weights.names):
         raise ConfigError("quantized mixtures of experts are not supported on a CPU; use a GGUF file with handler.engine.name: llamacpp")
-    model = fill_model(config, weights.names, weights.read, checkpoint.cpu_dtype)
+    model = fill_model(config, weights.names, weights.read, checkpoint.dtype_on(device), device)
     model.generation_config = generation_config(checkpoint, model)
-    packed = sum(isinstance(module, PackedLinear) for module in model.modules())
+    packed = sum(isinstance(module, PackedLinear | Fp8Linear) for module in model.modules())
     logger.info("loaded %s: %d layers packed from %s, the rest %s", type(model).__name__, packed, stored.method, model.dtype)
     return model
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from handlers.errors import ConfigError
+from handlers.native import fp8_linear
+from handlers.native.fp8_linear import Fp8Linear
 from handlers.native.huge_pages import HugePages
 from handlers.native.packed_linear import PackedLinear, can_pack
 from handlers.native.quantized_matrix import QuantizedMatrix
@@ -18,7 +20,7 @@ from handlers.native.quantized_matrix import QuantizedMatrix
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-_CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 _COMPUTED = r"rotary_emb\.inv_freq$|(^|\.)position_ids$"
 """What old checkpoints store, and transformers computes."""
 
@@ -30,13 +32,14 @@ def fill_model(
     names: Iterable[str],
     read: Callable[[str], Weight],
     dtype: torch.dtype,
-    device: torch.device = _CPU,
+    device: torch.device = CPU,
 ) -> PreTrainedModel:
     """Return the causal language model of ``config`` with the weights ``names``, each read once, ready for inference in ``dtype``.
 
     ``names`` are the model's own (``model.layers.0.self_attn.q_proj.weight``). A linear layer whose weight ``read`` returns as a
-    QuantizedMatrix becomes a PackedLinear, or a dense one where the device has no use for it; any other layer gets it dequantized. What
-    the model ties (lm_head to the embeddings, say) need not be there; where it comes quantized all the same, it is kept and not tied.
+    QuantizedMatrix becomes a PackedLinear, on a GPU an Fp8Linear, or a dense one where the device has no use for it; any other layer gets
+    it dequantized. What the model ties (lm_head to the embeddings, say) need not be there; where it comes quantized all the same, it is
+    kept and not tied.
 
     Beyond the model itself at most one weight is held. Raises ConfigError for weights that are missing, that the model has no place for, or
     of another shape.
@@ -93,13 +96,24 @@ def _place(model: PreTrainedModel, name: str, weight: Weight, device: torch.devi
     found = weight.codes.shape if isinstance(weight, QuantizedMatrix) else weight.shape
     if found != place.shape:
         raise ConfigError(f"{name} has the shape {tuple(found)}, and the model wants {tuple(place.shape)}")
-    if isinstance(weight, QuantizedMatrix) and type(module) is nn.Linear and can_pack(device):
-        model.set_submodule(path, PackedLinear(weight, module.bias, memory))
-        model.all_tied_weights_keys.pop(name, None)
-        return
+    if isinstance(weight, QuantizedMatrix) and type(module) is nn.Linear:
+        linear = _quantized_linear(weight, module.bias, device, memory)
+        if linear is not None:
+            model.set_submodule(path, linear)
+            model.all_tied_weights_keys.pop(name, None)
+            return
     dense = weight.dequantize() if isinstance(weight, QuantizedMatrix) else weight
     value = dense.to(device, place.dtype)
     setattr(module, attribute, nn.Parameter(value, requires_grad=False) if isinstance(place, nn.Parameter) else value)
+
+
+def _quantized_linear(matrix: QuantizedMatrix, bias: Tensor | None, device: torch.device, memory: HugePages) -> nn.Module | None:
+    """Return a layer that keeps the weight as it is; None where the device has none for it."""
+    if can_pack(device):
+        return PackedLinear(matrix, bias, memory)
+    if fp8_linear.can_multiply(matrix, device):
+        return Fp8Linear(matrix.codes.to(device), matrix.scales[:, 0].contiguous().to(device), bias)
+    return None
 
 
 def _leave_the_files(model: PreTrainedModel) -> None:

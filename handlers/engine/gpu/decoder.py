@@ -14,9 +14,10 @@ from handlers.engine.gpu.kernels.rms_norm import add_rms_norm, rms_norm
 from handlers.engine.gpu.kernels.rotary_write import rotate_and_write
 from handlers.engine.gpu.kernels.silu_multiply import silu_multiply
 from handlers.engine.gpu.kv_blocks import KVBlocks
+from handlers.engine.gpu.linear import beside_on_gpu
 from handlers.engine.gpu.paged_attention import PagedAttention
 from handlers.engine.gpu.step_input import StepInput
-from handlers.engine.linear import Linear, beside
+from handlers.engine.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,13 @@ class _Layer:
     @classmethod
     def of(cls, parts: LayerParts, next_norm: Tensor) -> _Layer:
         return cls(
-            beside(parts.qkv),
+            beside_on_gpu(parts.qkv),
             parts.query_norm,
             parts.key_norm,
-            beside([parts.output]),
+            beside_on_gpu([parts.output]),
             parts.post_norm,
-            beside(parts.gate_up),
-            beside([parts.down]),
+            beside_on_gpu(parts.gate_up),
+            beside_on_gpu([parts.down]),
             next_norm,
             parts.scoring,
         )
@@ -53,7 +54,7 @@ class GpuDecoder:
 
     def __init__(self, parts: DecoderParts, blocks: KVBlocks) -> None:
         self._blocks = blocks
-        self._embedding, self._head = parts.embedding, beside([parts.head])
+        self._embedding, self._head = parts.embedding, beside_on_gpu([parts.head])
         self._first_norm = parts.layers[0].input_norm
         norms = [*(layer.input_norm for layer in parts.layers[1:]), parts.final_norm]
         self._layers = [_Layer.of(layer, next_norm) for layer, next_norm in zip(parts.layers, norms, strict=True)]

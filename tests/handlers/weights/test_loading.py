@@ -28,9 +28,20 @@ CPU = Machine()
 GPU = Machine(
     (Gpu("H100", (9, 0), 80 << 30),), {"bitsandbytes": "1", "torchao": "1", "compressed-tensors": "1", "optimum": "1", "gptqmodel": "1"}
 )
+TWO_GPUS = Machine(GPU.gpus * 2, GPU.packages)
+
+
+def compressed_fp8(strategy: str) -> dict[str, Any]:
+    """Return what compressed-tensors says of FP8 weights."""
+    weights = {"type": "float", "num_bits": 8, "strategy": strategy}
+    return {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": {"group_0": {"weights": weights}}}
+
+
 QUANTIZATIONS: dict[str, dict[str, Any]] = {
     "gptq": {"quant_method": "gptq", "bits": 4},
     "mxfp4": {"quant_method": "mxfp4"},
+    "fp8 rows": compressed_fp8("channel"),
+    "fp8 blocks": compressed_fp8("block"),
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},  # early bitsandbytes does not name itself
 }
 
@@ -68,11 +79,20 @@ def test_llama_cpp_is_refused_for_anything_but_gguf_before_weights_are_read(open
         ("gptq", "none", CPU, "load_quantized"),
         ("gptq", "none", GPU, "load_stored"),
         ("nf4", "none", CPU, "load_quantized"),
+        ("plain", "fp8", GPU, "load_quantizing"),
+        ("plain", "fp8", TWO_GPUS, "load_making"),
+        ("fp8 rows", "none", CPU, "load_quantized"),
+        ("fp8 rows", "none", GPU, "load_quantized"),
+        ("fp8 rows", "none", TWO_GPUS, "load_stored"),
+        ("fp8 blocks", "none", GPU, "load_stored"),
     ],
 )
 def test_weights_and_machine_decide_who_loads(open_checkpoint: Any, kind: str, recipe: str, machine: Machine, loader: str | None) -> None:
     load = choose_loader(open_checkpoint(kind), with_recipe(recipe), machine)
     assert (load.func.__name__ if isinstance(load, partial) else load) == loader
+    if loader in ("load_quantized", "load_quantizing"):
+        assert isinstance(load, partial)
+        assert load.args[-1] == torch.device(machine.device)
 
 
 def test_a_recipe_for_what_is_quantized_already_is_refused(open_checkpoint: Any) -> None:
