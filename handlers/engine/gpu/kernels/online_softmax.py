@@ -55,7 +55,7 @@ def attend_tile(
     exists = positions < num_keys
     blocks = tl.load(block_table + positions // BLOCK_TOKENS, mask=exists, other=0).to(tl.int64)
     tokens = blocks * block_stride + (positions % BLOCK_TOKENS) * token_stride
-    # What a former owner left behind the last key may be NaN, which no mask of scores would stop: it is never loaded.
+    # What a former owner left behind the last key may be NaN, which a weight of 0 would not stop: it is never loaded.
     is_loaded = exists[:, None] & (dims < HEAD_DIM)[None, :]
     key = tl.load(keys + tokens[:, None] + dims[None, :], mask=is_loaded, other=0.0).to(query.dtype)
     logits = _dot(query, tl.trans(key), UPCAST) * scale
