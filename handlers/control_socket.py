@@ -23,6 +23,7 @@ from socketserver import StreamRequestHandler, ThreadingUnixStreamServer
 from typing import Any
 
 from handlers.errors import ConfigError, MarqueeError
+from handlers.torchrun import frontend_pid
 from handlers.worker_directory import control_socket, worker_directory
 
 Commands = Mapping[str, Callable[..., Any]]
@@ -57,7 +58,7 @@ class ControlSocket:
 
 def open_control_socket(model: str, version: str, commands: Commands) -> ControlSocket:
     """Listen where those look who want something of this worker, which serves ``model``."""
-    directory = worker_directory(os.getppid(), model, version)
+    directory = worker_directory(frontend_pid(), model, version)
     directory.mkdir(parents=True, exist_ok=True)
     for left_behind in directory.glob("*.sock"):  # TorchServe kills its workers.
         if not _is_alive(int(left_behind.stem)):

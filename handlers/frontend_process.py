@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
+from handlers.torchrun import frontend_pid
+
 logger = logging.getLogger(__name__)
 
 _DEFAULT_ADDRESS = "http://127.0.0.1:8081"
@@ -63,7 +65,7 @@ class FrontendProcess:
 def refuse_more_workers(model: str, version: str) -> None:
     """Have the frontend of this worker, which is one too many, start no further ones; where that cannot be done, say so in the log."""
     try:
-        if FrontendProcess.of(os.getppid()).keep_one_worker(model, version):
+        if FrontendProcess.of(frontend_pid()).keep_one_worker(model, version):
             logger.warning("%s %s: min_worker and max_worker are set back to 1", model, version)
     except Exception:  # whatever it is, the refusal comes next
         logger.exception("%s %s: min_worker could not be set back to 1", model, version)

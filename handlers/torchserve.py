@@ -16,8 +16,10 @@ from handlers.errors import ConfigError
 from handlers.frontend import Reply, read_batch, write_replies
 from handlers.gate import Gate
 from handlers.hooks import HandlerHooks
+from handlers.idle_worker import IdleWorker
 from handlers.integrity import verify_directory
 from handlers.telemetry import Metric, report_loading
+from handlers.torchrun import is_idle_worker, with_ranks
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate, worker_name
 from handlers.wire.codec import Codec
 
@@ -37,6 +39,10 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
     is_root: ClassVar[bool] = True
     _control: ControlSocket | None = None
 
+    def __new__(cls) -> Any:
+        """Make a handler, or what stands in for it in a worker that does nothing."""
+        return IdleWorker() if is_idle_worker() else super().__new__(cls)
+
     @classmethod
     def frontend_keys(cls, config: HandlerConfig) -> dict[str, Any]:
         """One worker, and TorchServe's own dynamic batching of up to 8 requests within 50 ms."""
@@ -49,7 +55,7 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
         self.model_dir = Path(context.system_properties["model_dir"])
         self.model_name = context.model_name
         self.model_version = str((context.manifest or {}).get("model", {}).get("modelVersion", "1.0"))
-        self.config = parse_handler_config(keys)
+        self.config = with_ranks(parse_handler_config(keys), keys)
         check_frontend_mode(type(self), keys, self.config)
         if self.config.integrity != "off":
             report_loading("verifying the archive")

@@ -12,8 +12,8 @@ from handlers.errors import ConfigError
 def worker_directory(frontend_pid: int, model: str, version: str, temp: Path | None = None) -> Path:
     """Return ``<temp>/marquee-<uid>/<frontend pid>/<model>/<version>``; what lies there is open to this user only.
 
-    The frontend is the parent of its workers; ``temp`` is their temp directory, by default that of this process. The directory itself is
-    there once a worker has begun to load the model.
+    ``temp`` is the workers' temp directory, by default that of this process. The directory itself is there once a worker has begun to load
+    the model.
     """
     return _frontend_directory(frontend_pid, temp) / model / version
 

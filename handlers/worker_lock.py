@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 from typing import IO
 
 from handlers.errors import ConfigError
 from handlers.frontend_process import refuse_more_workers
+from handlers.torchrun import frontend_pid
 from handlers.worker_directory import worker_directory
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def claim_only_worker(model: str, version: str) -> IO[str]:
     Why: with ``continuousBatching`` an idle second worker keeps the model's lock inside its queue poll, and the busy one stalls until
     another request comes (TorchServe 0.12).
     """
-    directory = worker_directory(os.getppid(), model, version)
+    directory = worker_directory(frontend_pid(), model, version)
     directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / "worker.lock").open("w")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 
 from archiver.deploy.launch import TorchServe
 from archiver.deploy.served_model import ServedModel
-from tests.contract.clients import ModelClient, orders_to, wait_until
+from tests.contract.clients import ModelClient, at_once, orders_to, wait_until
 
 pytestmark = [pytest.mark.torchserve, pytest.mark.timeout(300)]
 
@@ -23,12 +24,20 @@ PROMPTS = ("quick fox", "a", "the lazy dog jumps over the quick brown fox " * 8)
 
 
 @pytest.fixture(scope="module")
-def server(build: Callable[..., Path]) -> Iterator[TorchServe]:
-    archive = build("divided", format="dir", settings={"engine": {"tensor_parallel": 2}})
-    with TorchServe.start([ServedModel.from_archive(archive)]) as server:
-        yield server
-        left = [process for pid in server.worker_pids() for process in psutil.Process(pid).children(recursive=True)]
-    assert len(left) == 2
+def server(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    """``divided`` has two ranks by its own configuration, ``torchrun`` by TorchServe's."""
+    keys = tmp_path_factory.mktemp("config") / "model-config.yaml"
+    keys.write_text("parallelType: tp\ntorchrun: {nproc-per-node: 2}\n")
+    archives = [
+        build("divided", format="dir", settings={"engine": {"tensor_parallel": 2}}),
+        build("torchrun", format="dir", config=keys),
+    ]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # where torchrun is
+        with TorchServe.start([ServedModel.from_archive(archive) for archive in archives]) as server:
+            yield server
+            left = psutil.Process(server.frontend_pid).children(recursive=True)
+    assert len(left) == 3 + 5  # a worker and two ranks; torchrun, a worker and two ranks, a worker that does nothing
     wait_until(lambda: not any(map(is_running, left)))
 
 
@@ -42,10 +51,13 @@ def order(server: TorchServe) -> Callable[..., Any]:
     return orders_to(server, "divided")
 
 
+@pytest.mark.parametrize("model", ["divided", "torchrun"])
 @pytest.mark.parametrize("prompt", PROMPTS, ids=len)
-def test_two_ranks_say_what_one_says(client: ModelClient, generate: Callable[..., list[int]], tokenizer: Any, prompt: str) -> None:
+def test_two_ranks_say_what_one_says(
+    server: TorchServe, generate: Callable[..., list[int]], tokenizer: Any, model: str, prompt: str
+) -> None:
     expected = generate(prompt, 40)
-    answer = client.complete(prompt, stream=True, max_tokens=40, ignore_eos=True)
+    answer = ModelClient(server, model).complete(prompt, stream=True, max_tokens=40, ignore_eos=True)
     assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
@@ -66,6 +78,14 @@ def test_a_rank_that_is_killed_is_an_error_event_and_a_restart(client: ModelClie
     (successor,) = order("describe")["replicas"]
     assert successor["pid"] != engine["pid"]
     assert not is_running(rank)
+
+
+def test_workers_of_torchrun_serve_as_one(server: TorchServe) -> None:
+    client, order = ModelClient(server, "torchrun"), orders_to(server, "torchrun")
+    prompts = [f"fox {index}" for index in range(16)]
+    alone = [client.complete(prompt, max_tokens=10) for prompt in prompts]
+    assert at_once(lambda prompt: client.complete(prompt, max_tokens=10, stream=True), prompts) == alone
+    assert [replica["ranks"] for replica in order("describe")["replicas"]] == [2]
 
 
 def is_running(process: psutil.Process) -> bool:
