@@ -25,6 +25,8 @@ def check_division(checkpoint: Checkpoint, config: HandlerConfig) -> None:
         raise ConfigError(f"{_KEY} needs engine processes: set handler.engine.process: true")
     if engine.speculation.method == "draft":
         raise ConfigError(f"{_KEY} cannot be combined with a draft model: set handler.engine.speculation.method to ngram or none")
+    if engine.compile:
+        raise ConfigError(f"{_KEY} cannot be combined with handler.engine.compile: set it to false")
     if (name := weights_name(checkpoint, config)) != PLAIN.name:
         raise ConfigError(f"{_KEY} divides plain weights only, and these are {name}: set it to 1")
     if (reason := obstacle(checkpoint.settings, engine.tensor_parallel)) is not None:

@@ -104,6 +104,7 @@ SHARED = EngineConfig(tensor_parallel=2)
         (HandlerConfig(engine=replace(SHARED, name="llamacpp")), "is for the continuous engine, not for llamacpp"),
         (HandlerConfig(engine=replace(SHARED, process=False)), "needs engine processes: set handler.engine.process: true"),
         (HandlerConfig(engine=replace(SHARED, speculation=SpeculationConfig(method="draft"))), "cannot be combined with a draft model"),
+        (HandlerConfig(engine=replace(SHARED, compile=True)), "cannot be combined with handler.engine.compile: set it to false"),
         (HandlerConfig(engine=SHARED, quantization=QuantizationConfig("int8")), "divides plain weights only, and these are plain, int8"),
     ],
 )  # fmt: skip
