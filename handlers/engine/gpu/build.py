@@ -45,7 +45,7 @@ def make_gpu_runner(parts: DecoderParts, config: EngineConfig, num_blocks: int) 
         block_tokens=config.block_tokens,
         kv_dtype=kv_dtype(config, parts.embedding.dtype),
         prefill=_choose_prefill(parts, config),
-        capture=CudaCapture() if config.cuda_graphs else None,
+        new_capture=CudaCapture if config.cuda_graphs else None,
         max_rows=most_rows(config),
     )
 

@@ -15,6 +15,7 @@ class FlatPlan:
     """The chunks of a plan one after the other, running sequences before prompts.
 
     ``max_context`` and ``max_query_len`` are tokens in the longest context, and in the longest chunk of a prompt; 0 where there is none.
+    With ``has_late_tokens`` some are not known yet.
     """
 
     def __init__(self, plan: StepPlan, block_tokens: int) -> None:
@@ -33,6 +34,7 @@ class FlatPlan:
         self._sampling = ranges(ends_in_plan - num_logits, num_logits)
         self.num_tokens = int(self._bounds[-1])
         self.num_logits = len(self._sampling)
+        self.has_late_tokens = any(chunk.late_row is not None for chunk in plan.chunks)
         self.max_context = int(self._ends.max(initial=0))
         self.max_query_len = int(self._counts[self._num_decodes :].max(initial=0))
 

@@ -39,7 +39,10 @@ class Capture(Protocol):
 
 
 class CudaCapture:
-    """Records CUDA graphs, which share one pool of memory: none of them may need what another one has left there."""
+    """Records CUDA graphs, which share one pool of memory: none of them may need what another one has left there.
+
+    Once all of them are gone, the pool is not to be used again.
+    """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()

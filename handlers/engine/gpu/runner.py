@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,8 +27,9 @@ logger = logging.getLogger(__name__)
 class GpuRunner:
     """A PipelinedRunner and ResizableRunner: calls return before the device has done what they ask for. See ``fits_gpu`` for models.
 
-    Blocks keep numbers of ``kv_dtype`` (None: the model's). ``resize`` has ``capture`` record the steps of up to ``max_rows`` tokens of
-    running sequences; until then, and where it is None, a step is asked for kernel by kernel. On a CPU kernels run in Triton's interpreter.
+    Blocks keep numbers of ``kv_dtype`` (None: the model's). ``resize`` has steps of up to ``max_rows`` tokens of running sequences recorded,
+    by what ``new_capture`` returns; until then, and where it is None, a step is asked for kernel by kernel. On a CPU kernels run in
+    Triton's interpreter.
     """
 
     def __init__(
@@ -38,7 +40,7 @@ class GpuRunner:
         block_tokens: int,
         kv_dtype: torch.dtype | None = None,
         prefill: Prefill = prefill_attention,
-        capture: Capture | None = None,
+        new_capture: Callable[[], Capture] | None = None,
         max_rows: int = 1,
     ) -> None:
         self.block_tokens = block_tokens
@@ -58,7 +60,7 @@ class GpuRunner:
         self._decoder = GpuDecoder(parts, self._blocks)
         self._prefill = prefill
         self._staging = Staging(self._device)
-        self._capture, self._graph_sizes = capture, bucket_sizes(max_rows)
+        self._new_capture, self._graph_sizes = new_capture, bucket_sizes(max_rows)
         self._graphs: DecodeGraphs | None = None
         self._have(num_blocks, parts.cosines.shape[0])
 
@@ -71,8 +73,8 @@ class GpuRunner:
         """Have other blocks, and graphs over them; see ResizableRunner."""
         self._graphs = None
         self._have(num_blocks, max_model_len)
-        if self._capture is not None:
-            self._graphs = self._record(self._capture)
+        if self._new_capture is not None:
+            self._graphs = self._record(self._new_capture())
 
     def run(self, plan: StepPlan) -> Tensor:
         """Ask for a step; see Runner."""
@@ -110,6 +112,7 @@ class GpuRunner:
     @torch.inference_mode()
     def _run(self, plan: StepPlan, drawn: Tensor | None) -> Tensor:
         flat = FlatPlan(plan, self.block_tokens)
+        drawn = drawn if flat.has_late_tokens else None  # it may be empty
         logits = self._graphs.run(flat, self._tables, drawn) if self._graphs else None
         return self._compute(flat, drawn) if logits is None else logits
 

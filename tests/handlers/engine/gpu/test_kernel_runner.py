@@ -9,26 +9,34 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import CONFIGS, VOCAB_SIZE, make_model
+from tiny_models import CONFIGS, EOS, VOCAB_SIZE, generate, make_model
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from handlers.engine.compatibility import adopt, check_runner
 from handlers.engine.decoder_parts import DecoderParts, take_apart
+from handlers.engine.engine import Engine
 from handlers.engine.gpu.runner import GpuRunner
 from handlers.engine.lean_runner import LeanRunner
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.sequence import UNKNOWN
+from handlers.requests import SamplingParams
 
 BLOCK, NUM_BLOCKS, MAX_MODEL_LEN = 4, 24, 64
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral-sliding", "phi3")
 
 
-def make_parts(name: str) -> DecoderParts:
+def make_tiny_model(name: str) -> PreTrainedModel:
+    """Return a model of one layer, in which a token takes 40 ms."""
     config = copy.deepcopy(CONFIGS[name])
-    config.num_hidden_layers = 1  # 40 ms a token
+    config.num_hidden_layers = 1
     if name == "mistral-sliding":
         config.sliding_window = 5
-    model = make_model(config)
+    return make_model(config)
+
+
+def make_parts(name: str) -> DecoderParts:
+    model = make_tiny_model(name)
     parts = take_apart(model, adopt(model).scorings, MAX_MODEL_LEN)
     assert parts is not None
     return parts
@@ -93,10 +101,12 @@ def llama() -> DecoderParts:
     return make_parts("llama")
 
 
-def replay_by_running(compute: Callable[[], None]) -> Callable[[], None]:
-    """Stand in for a CUDA graph: it does on the same tensors what it has recorded."""
-    compute()
-    return compute
+class RunningAgain:
+    """Stands in for CUDA graphs: to replay is to do again what was recorded, on the same tensors."""
+
+    def __call__(self, compute: Callable[[], None]) -> Callable[[], None]:
+        compute()
+        return compute
 
 
 def test_recorded_steps_say_the_same_with_padding(llama: DecoderParts) -> None:
@@ -104,7 +114,7 @@ def test_recorded_steps_say_the_same_with_padding(llama: DecoderParts) -> None:
     for plan in PLANS[:2]:
         eager.run(plan)
     before = eager._blocks._numbers.clone()
-    runner = make_runner(llama, before, capture=replay_by_running, max_rows=6)
+    runner = make_runner(llama, before, new_capture=RunningAgain, max_rows=6)
     logits = runner.run(PLANS[2])  # five rows
     assert runner._graphs is not None
     assert logits.data_ptr() == runner._graphs._logits.data_ptr()
@@ -113,7 +123,7 @@ def test_recorded_steps_say_the_same_with_padding(llama: DecoderParts) -> None:
     assert int((~kept).any(dim=(0, 1, 4, 5)).sum()) == 5  # the places of five tokens: the padding has none
 
 
-@pytest.mark.parametrize("options", [{}, {"capture": replay_by_running, "max_rows": 2}], ids=["eager", "recorded"])
+@pytest.mark.parametrize("options", [{}, {"new_capture": RunningAgain, "max_rows": 2}], ids=["eager", "recorded"])
 def test_late_tokens_are_those_that_were_drawn(llama: DecoderParts, options: dict[str, Any]) -> None:
     known = make_runner(llama)
     known.run(PLANS[0])
@@ -130,7 +140,7 @@ def test_the_last_token_of_a_prompt_may_be_late_too(llama: DecoderParts) -> None
 
 
 def test_resizing_gives_other_blocks_and_graphs_over_them(llama: DecoderParts) -> None:
-    runner = make_runner(llama, capture=replay_by_running)
+    runner = make_runner(llama, new_capture=RunningAgain)
     expected, kv_bytes, graphs = runner.run(ONE), runner.kv_bytes, runner._graphs
     assert kv_bytes == 2 * NUM_BLOCKS * BLOCK * llama.num_kv_heads * llama.head_dim * 4
     assert expected.data_ptr() == runner._graphs._logits.data_ptr()
@@ -153,7 +163,7 @@ def test_a_capture_that_fails_is_a_warning_and_steps_go_on(llama: DecoderParts, 
     def fail(compute: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
-    runner = make_runner(llama, capture=fail)
+    runner = make_runner(llama, new_capture=lambda: fail)
     assert "cannot be recorded as CUDA graphs" in caplog.text
     assert torch.equal(runner.run(ONE), make_runner(llama).run(ONE))
 
@@ -165,6 +175,19 @@ def test_keys_and_values_in_8_bits_are_close(llama: DecoderParts) -> None:
     errors = (eight._blocks._numbers.float() / exact._blocks._numbers - 1).abs()
     assert 0 < errors[~errors.isnan()].quantile(0.9) < 2**-4  # of all but what the interpreter rounds up to the next power of 2: half of it
     assert 0 < (got - expected).norm() < 0.2 * expected.norm()
+
+
+def test_an_engine_that_runs_ahead_says_what_generate_says(llama: DecoderParts) -> None:
+    runner = make_runner(llama, new_capture=RunningAgain, max_rows=3)
+    engine = Engine(runner, max_running=3, prefill_chunk_tokens=4, eos_token_ids=frozenset([EOS]))
+    prompts = {str(length): list(tokens(length, seed=length)) for length in (6, 1, 3)}
+    said: dict[str, list[int]] = {name: [] for name in prompts}
+    for name, prompt in prompts.items():
+        engine.add(engine.new_sequence(name, prompt, SamplingParams(max_tokens=5, temperature=0.0)))
+    while engine.has_work:
+        for event in engine.step():
+            said[event.sequence_id] += event.token_ids
+    assert said == {name: generate(make_tiny_model("llama"), prompt, 5) for name, prompt in prompts.items()}
 
 
 class Doubled(nn.Module):
