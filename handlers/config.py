@@ -16,6 +16,8 @@ from handlers.errors import ConfigError
 _ROOM_FOR_REFUSALS = 64
 _SCALABLE_TO = 8
 """Replicas that a running server can have work for, whatever it began with: the frontend's ``batchSize`` is settled with the load."""
+COMPILED_DIR = "compiled"
+"""Where an archive keeps the decode step that was compiled for it, relative to the model directory."""
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 

@@ -36,7 +36,7 @@ MANIFEST_FILE = "MAR-INF/MANIFEST.json"
 SCHEMA = 1
 BLOCK_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**20
-_CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib"}
+_CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".pt2"}
 _WEIGHTS = {
     ".safetensors",
     ".bin",

@@ -12,6 +12,8 @@ from handlers.errors import ConfigError
 from handlers.gguf_file import GgufFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
     from handlers.engine.client import EngineClient
@@ -37,6 +39,7 @@ def build_engine_client(
     ledger: MemoryLedger | None = None,
     ranks: Ranks | None = None,
     draft_model: PreTrainedModel | None = None,
+    compiled_dir: Path | None = None,
 ) -> EngineClient:
     """Start an engine over ``model``, which belongs to it from now on: its attention is replaced, ``model.generate`` no longer works.
 
@@ -44,7 +47,8 @@ def build_engine_client(
     model's device from before the model was loaded, ``ledger`` what was planned for it: both are for the continuous engine. Raises
     ConfigError when no engine that ``config.name`` allows can run the model, or when its KV cache does not fit into memory.
 
-    With ``ranks``, ``model`` is this process's share of the model, of which they have the others.
+    With ``ranks``, ``model`` is this process's share of the model, of which they have the others. ``compiled_dir`` may hold the decode step
+    that ``config.compile`` asks for; what is in it is trusted.
     """
     # Here and not above, so that whoever composes handlers may import this module without torch.
     from handlers.engine.compatibility import Unfit
@@ -61,7 +65,7 @@ def build_engine_client(
         own_attention = model.config._attn_implementation
         try:
             return ThreadClient(
-                _build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger, ranks, draft_model)
+                _build_continuous_engine(model, config, eos_token_ids, max_queued_tokens, memory, ledger, ranks, draft_model, compiled_dir)
             )
         except Unfit as error:
             if ranks is not None:
@@ -82,6 +86,7 @@ def _build_continuous_engine(
     ledger: MemoryLedger | None,
     ranks: Ranks | None,
     draft_model: PreTrainedModel | None,
+    compiled_dir: Path | None,
 ) -> Engine:
     from handlers.engine.capacity import Capacity, model_len, plan_capacity
     from handlers.engine.compatibility import adopt
@@ -120,6 +125,10 @@ def _build_continuous_engine(
     if memory.kind == "cpu":
         settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
         runner.reset()
+    if config.compile:
+        from handlers.engine.compiled.swap import compile_layers  # here, as it loads torch's compiler
+
+        compile_layers(runner, compiled_dir)
     drafter = None
     if draft_model is not None:
         runner, drafter = add_draft_model(runner, draft_model, draft_adoption, capacity, config)

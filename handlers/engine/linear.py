@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,21 @@ from torch.nn import functional
 
 Linear = Callable[[Tensor], Tensor]
 """``(num_tokens, inputs)`` to ``(num_tokens, outputs)``."""
+
+
+@dataclass(frozen=True)
+class DenseLinear:
+    """A Linear of plain numbers: ``weight`` ``(outputs, inputs)``, which ``is_packed`` if it lies in oneDNN's own layout."""
+
+    weight: Tensor
+    bias: Tensor | None
+    is_packed: bool
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        if self.is_packed:
+            outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
+            return outputs
+        return functional.linear(inputs, self.weight, self.bias)
 
 
 def beside(modules: Sequence[nn.Module]) -> Linear:
@@ -22,9 +38,7 @@ def beside(modules: Sequence[nn.Module]) -> Linear:
     weight = _fuse([module.get_parameter("weight") for module in modules])
     bias = _fuse([module.get_parameter("bias") for module in modules]) if modules[0].bias is not None else None
     packed = _pack(weight)
-    if packed is None:
-        return lambda inputs: functional.linear(inputs, weight, bias)
-    return lambda inputs: torch.ops.mkldnn._linear_pointwise(inputs, packed, bias, "none", [], "")
+    return DenseLinear(weight, bias, is_packed=False) if packed is None else DenseLinear(packed, bias, is_packed=True)
 
 
 def _fuse(parameters: Sequence[nn.Parameter]) -> Tensor:

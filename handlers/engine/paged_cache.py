@@ -34,6 +34,14 @@ class PagedCache:
         self._dtype, self._device = dtype, device
         self.resize(num_blocks)
 
+    @classmethod
+    def over(cls, keys: Tensor, values: Tensor) -> PagedCache:
+        """Return the cache of a single layer whose tensors there are already."""
+        _, block_tokens, num_heads, key_dim = keys.shape
+        cache = cls([KVShape(num_heads, key_dim, values.shape[3])], 0, block_tokens, keys.dtype, keys.device)
+        cache._keys, cache._values = [keys], [values]
+        return cache
+
     @property
     def nbytes(self) -> int:
         """What all blocks take."""
@@ -50,6 +58,10 @@ class PagedCache:
         for shape in self._shapes:
             self._keys.append(allocate(shape.num_heads, shape.key_dim))
             self._values.append(allocate(shape.num_heads, shape.value_dim))
+
+    def tensors(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's keys and values, which ``resize`` exchanges for others."""
+        return self._keys[layer], self._values[layer]
 
     def begin(self, layout: StepLayout) -> None:
         """Zero the blocks that the step begins: their padding is masked, but a NaN that a former owner left would pass through a mask."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from handlers.config import HandlerConfig
+from handlers.config import COMPILED_DIR, HandlerConfig
 from handlers.driver import Cadence, ContinuousDriver
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
@@ -71,6 +71,7 @@ class ContinuousGenerationMixin(HandlerHooks):
                 ledger=read_memory_ledger(self.model_dir),
                 ranks=ranks,
                 draft_model=self._load_draft_model(),
+                compiled_dir=self.model_dir / COMPILED_DIR,
             )
 
     def _load_draft_model(self) -> Any:

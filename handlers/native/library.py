@@ -6,13 +6,14 @@ import ctypes
 import functools
 import hashlib
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from handlers.native.private_cache import private_cache
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def load_library(source: Path) -> ctypes.CDLL | None:
     """
     try:
         compiler = next(path for name in _COMPILERS if (path := shutil.which(name)))
-        library = _cache_directory() / f"{source.stem}-{_fingerprint(source, compiler)}.so"
+        library = private_cache("native") / f"{source.stem}-{_fingerprint(source, compiler)}.so"
         if not library.exists():
             _compile(compiler, source, library)
         return ctypes.CDLL(str(library))
@@ -59,20 +60,6 @@ def _compile(compiler: str, source: Path, library: Path) -> None:
         command = [compiler, *_FLAGS, str(source), "-o", str(output), "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=_TIMEOUT_S)
         output.rename(library)
-
-
-def _cache_directory() -> Path:
-    """Return a private directory: what lies in it will be executed. Raises OSError if there is none."""
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as error:  # a user id that no account belongs to, as some container platforms hand out
-        raise FileNotFoundError(str(error)) from error
-    directory = root / "marquee" / "native"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = directory.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise PermissionError(f"others may write to {directory}")
-    return directory
 
 
 def _fingerprint(source: Path, compiler: str) -> str:

@@ -1,0 +1,113 @@
+"""Compile a layer of the decode step, in a process of its own: it takes a minute of a core, and must not stall an engine.
+
+``python -m handlers.engine.compiled.compiler FILE`` reads the layer's shape as JSON from its standard input.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import Dim
+
+from handlers.engine.compiled.decode_layer import DecodeLayer, LayerShape, example_inputs
+from handlers.engine.compiled.package import Package
+from handlers.engine.process.child import end_with_parent
+
+_TIMEOUT_S = 1800
+_NICENESS = 19
+_OPTIONS = {
+    "cpp.dynamic_threads": True,  # the engine decides how many by trial, and differently elsewhere
+    "cpp.vec_isa_ok": True,  # not tried out with a dozen small programs, which takes as long as the compilation
+    "aot_inductor.enable_line_tables": False,  # two thirds of the file
+    "aot_inductor.precompile_headers": False,  # pays from the second compilation on
+}
+
+
+class CompilationError(Exception):
+    """There is no package; the message says why, in a line."""
+
+
+def compile_package(package: Package, directory: Path) -> Path:
+    """Return the package's file in ``directory``, made by a child process unless it is there; raises CompilationError.
+
+    Of several processes that want the same one, one makes it and the others wait. It appears whole or not at all.
+    """
+    file = directory / package.file_name
+    with file.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            with tempfile.TemporaryDirectory(dir=directory, prefix=".") as scratch:
+                output = Path(scratch, package.file_name)
+                _run_compiler(package.shape, output)
+                output.rename(file)
+    return file
+
+
+def _run_compiler(shape: LayerShape, output: Path) -> None:
+    scratch = str(output.parent)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)),
+        "TORCHINDUCTOR_CACHE_DIR": scratch,
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TMPDIR": scratch,
+    }
+    command = [sys.executable, "-P", "-m", __name__, str(output)]
+    try:
+        child = subprocess.run(
+            command, input=json.dumps(asdict(shape)), env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CompilationError(str(error)) from error
+    if child.returncode or not output.exists():
+        raise CompilationError((child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1][:300])
+
+
+def main(output: Path, shape: LayerShape) -> None:
+    """Write the package for layers of ``shape`` on this machine; whatever torch raises passes through."""
+    from torch._inductor import aoti_compile_and_package
+
+    if shape.is_packed:
+        _take_packed_weights_as_inputs()
+    inputs = example_inputs(shape)
+    rows, width, blocks = Dim("rows", min=1, max=1 << 20), Dim("width", min=1, max=1 << 20), Dim("blocks", min=1, max=1 << 40)
+    step = (*({0: rows},) * 5, {0: rows, 1: width}, {0: blocks}, {0: blocks})
+    with torch.no_grad():
+        program = torch.export.export(DecodeLayer(shape), inputs, dynamic_shapes=(*step, (None,) * (len(inputs) - len(step))))
+    options: dict[str, Any] = _OPTIONS | {"aot_inductor.metadata": Package.here(shape).metadata}
+    aoti_compile_and_package(program, package_path=str(output), inductor_configs=options)
+
+
+def _take_packed_weights_as_inputs() -> None:
+    """Compile linear layers to the calls they are; torch 2.13's own rule for weights in oneDNN's layout insists on constants."""
+    import torch._inductor.mkldnn_lowerings  # first: it brings the rules that are replaced here
+    from torch._inductor import lowering
+    from torch._inductor.ir import TensorBox
+    from torch._inductor.mkldnn_ir import LinearBinary, LinearUnary
+
+    operator = torch.ops.mkldnn._linear_pointwise
+    for overload, kernel in ((operator.default, LinearUnary), (operator.binary, LinearBinary)):
+        call: Any = kernel.create
+        lowering.lowerings[overload] = lambda *inputs, call=call: TensorBox.create(call(*inputs))
+
+
+def _shape_from(fields: dict[str, Any]) -> LayerShape:
+    operands = tuple(None if size is None else tuple(size) for size in fields["operands"])
+    return LayerShape(**fields | {"operands": operands})
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    os.nice(_NICENESS)
+    try:
+        main(Path(sys.argv[1]), _shape_from(json.load(sys.stdin)))
+    except Exception as error:  # noqa: BLE001 - whatever torch's compiler raises, in a line for the log of whoever asked
+        sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
