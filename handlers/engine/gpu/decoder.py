@@ -71,8 +71,7 @@ class GpuDecoder:
         residual = functional.embedding(token_ids, self._embedding)
         normed = rms_norm(residual, self._first_norm, self._norm_eps)
         places = step.places.long()
-        for index, layer in enumerate(self._layers):
-            keys, values = self._blocks.of(index)
+        for layer, (keys, values) in zip(self._layers, self._blocks.layers, strict=True):
             query = rotate_and_write(
                 layer.qkv(normed),
                 self._cosines,

@@ -9,7 +9,8 @@ from torch import Tensor
 class KVBlocks:
     """Blocks of ``block_tokens`` tokens (PagedAttention, Kwon et al. 2023); nothing is ever read that was not written before.
 
-    With ``dtype`` float8_e4m3fn keys and values are divided by ``scales`` ``(2,)``, float32; else ``scales`` is None.
+    ``numbers`` are ``(num_layers, 2, num_blocks, block_tokens, num_kv_heads, head_dim)``, ``layers`` the keys and values of each as views.
+    With ``dtype`` float8_e4m3fn they are divided by ``scales`` ``(2,)``, float32, which is None otherwise.
     """
 
     def __init__(
@@ -25,15 +26,12 @@ class KVBlocks:
     @property
     def nbytes(self) -> int:
         """What all blocks take."""
-        return self._numbers.nbytes
+        return self.numbers.nbytes
 
     def resize(self, num_blocks: int) -> None:
         """Have other blocks, with unknown content; the old ones are given back first, as there may be no room for both."""
-        self._numbers = torch.empty(0, dtype=self._dtype, device=self._device)
+        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.numbers = torch.empty(0, dtype=self._dtype, device=self._device)
         shape = (self._num_layers, 2, num_blocks, *self._block_shape)
-        self._numbers = torch.empty(shape, dtype=self._dtype, device=self._device)
-
-    def of(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Return a layer's keys and values, ``(num_blocks, block_tokens, num_kv_heads, head_dim)`` each."""
-        keys, values = self._numbers[layer]
-        return keys, values
+        self.numbers = torch.empty(shape, dtype=self._dtype, device=self._device)
+        self.layers = [(keys, values) for keys, values in self.numbers]

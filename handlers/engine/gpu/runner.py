@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 class GpuRunner:
     """A PipelinedRunner and ResizableRunner: calls return before the device has done what they ask for. See ``fits_gpu`` for models.
 
-    Blocks keep numbers of ``kv_dtype`` (None: the model's). ``resize`` has steps of up to ``max_rows`` tokens of running sequences recorded,
-    by what ``new_capture`` returns; until then, and where it is None, a step is asked for kernel by kernel. On a CPU kernels run in
-    Triton's interpreter.
+    Blocks keep numbers of ``kv_dtype`` (None: the model's). ``resize`` has what ``new_capture`` returns record the steps of up to
+    ``max_rows`` tokens of running sequences; until then, and where it is None, a step is asked for kernel by kernel. On a CPU kernels run
+    in Triton's interpreter.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class GpuRunner:
 
     def _attention(self, step: StepInput[Tensor], max_context: int, max_query_len: int) -> PagedAttention:
         num_splits = choose_num_splits(len(step.context_lens), self._num_kv_heads, max_context, self._num_multiprocessors)
+        num_splits = 1 << num_splits.bit_length() - 1  # a kernel is compiled for each number: a power of 2 is one of few
         return PagedAttention(step, num_splits, max_query_len, self._prefill)
 
 

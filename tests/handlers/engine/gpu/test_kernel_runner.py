@@ -46,7 +46,7 @@ def make_runner(parts: DecoderParts, blocks: Tensor | float = torch.nan, **optio
     """Return a runner with ``blocks`` in its blocks: those of another, or what a broken model leaves there, none of which may be read."""
     runner = GpuRunner(parts, num_blocks=NUM_BLOCKS, block_tokens=BLOCK, **options)
     runner.resize(NUM_BLOCKS, MAX_MODEL_LEN)
-    runner._blocks._numbers[...] = blocks
+    runner._blocks.numbers[...] = blocks
     return runner
 
 
@@ -113,13 +113,13 @@ def test_recorded_steps_say_the_same_with_padding(llama: DecoderParts) -> None:
     eager = make_runner(llama)
     for plan in PLANS[:2]:
         eager.run(plan)
-    before = eager._blocks._numbers.clone()
+    before = eager._blocks.numbers.clone()
     runner = make_runner(llama, before, new_capture=RunningAgain, max_rows=6)
     logits = runner.run(PLANS[2])  # five rows
     assert runner._graphs is not None
     assert logits.data_ptr() == runner._graphs._logits.data_ptr()
     assert_close(logits, eager.run(PLANS[2]))
-    kept = runner._blocks._numbers.eq(before) | runner._blocks._numbers.isnan()
+    kept = runner._blocks.numbers.eq(before) | runner._blocks.numbers.isnan()
     assert int((~kept).any(dim=(0, 1, 4, 5)).sum()) == 5  # the places of five tokens: the padding has none
 
 
@@ -127,7 +127,7 @@ def test_recorded_steps_say_the_same_with_padding(llama: DecoderParts) -> None:
 def test_late_tokens_are_those_that_were_drawn(llama: DecoderParts, options: dict[str, Any]) -> None:
     known = make_runner(llama)
     known.run(PLANS[0])
-    runner = make_runner(llama, known._blocks._numbers, **options)
+    runner = make_runner(llama, known._blocks.numbers, **options)
     plan = StepPlan((Chunk("a", 7, (UNKNOWN,), A, True, late_row=2), Chunk("b", 3, (UNKNOWN,), B, True, late_row=1)))
     expected = known.run(StepPlan((Chunk("a", 7, (21,), A, True), Chunk("b", 3, (0,), B, True))))
     assert_close(runner.run_after(plan, torch.tensor([5, -1, 21])), expected)
@@ -172,7 +172,7 @@ def test_keys_and_values_in_8_bits_are_close(llama: DecoderParts) -> None:
     exact, eight = make_runner(llama), make_runner(llama, kv_dtype=torch.float8_e4m3fn)
     assert eight.kv_bytes * 4 == exact.kv_bytes
     got, expected = eight.run(PLANS[0]), exact.run(PLANS[0])
-    errors = (eight._blocks._numbers.float() / exact._blocks._numbers - 1).abs()
+    errors = (eight._blocks.numbers.float() / exact._blocks.numbers - 1).abs()
     assert 0 < errors[~errors.isnan()].quantile(0.9) < 2**-4  # of all but what the interpreter rounds up to the next power of 2: half of it
     assert 0 < (got - expected).norm() < 0.2 * expected.norm()
 
