@@ -23,7 +23,7 @@ from handlers.engine.scheduler import StepPlan
 logger = logging.getLogger(__name__)
 
 _MOST_ROWS = 512
-"""Beyond, the GPU takes longer for a step than the host for asking."""
+"""So many rows keep a GPU busy for longer than the host needs to ask for a step kernel by kernel."""
 _FINE, _FINE_UNTIL, _COARSE = 8, 256, 32
 _LOG_EVERY = 8
 
@@ -64,15 +64,22 @@ class DecodeGraphs:
     """A recording for each of some numbers of rows: they share their input, their output and the memory in between. Used by one thread."""
 
     def __init__(
-        self, decode: Decode, capture: Capture, sizes: Sequence[int], *, max_context: int, block_tokens: int, vocab_size: int,
+        self,
+        decode: Decode,
+        capture: Capture,
+        sizes: Sequence[int],
+        *,
+        max_context: int,
+        block_tokens: int,
+        vocab_size: int,
         device: torch.device,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Record ``decode`` for all ``sizes``, in ascending order, over contexts of up to ``max_context`` tokens. Raises what it raises."""
         self._sizes = sizes
         self._width = aligned(-(-max_context // block_tokens))
         self._staging = Staging(device, StepShape.of_decodes(sizes[-1], self._width).size)
         self._drawn = torch.zeros(sizes[-1], dtype=torch.int64, device=device)
-        self._logits = torch.empty(sizes[-1], vocab_size, device=device)
+        self._logits = torch.empty(sizes[-1], vocab_size, dtype=torch.float32, device=device)
         self._replays: dict[int, Replay] = {}
         padding = FlatPlan(StepPlan(()), block_tokens), BlockTables(self._width, block_tokens)
         for size in reversed(sizes):  # what is in between of the largest is enough for the others

@@ -62,7 +62,7 @@ class GpuRunner:
         self._staging = Staging(self._device)
         self._new_capture, self._graph_sizes = new_capture, bucket_sizes(max_rows)
         self._graphs: DecodeGraphs | None = None
-        self._have(num_blocks, parts.cosines.shape[0])
+        self._allocate(num_blocks, parts.cosines.shape[0])
 
     @property
     def kv_bytes(self) -> int:
@@ -72,7 +72,7 @@ class GpuRunner:
     def resize(self, num_blocks: int, max_model_len: int) -> None:
         """Have other blocks, and graphs over them; see ResizableRunner."""
         self._graphs = None
-        self._have(num_blocks, max_model_len)
+        self._allocate(num_blocks, max_model_len)
         if self._new_capture is not None:
             self._graphs = self._record(self._new_capture())
 
@@ -88,7 +88,7 @@ class GpuRunner:
         """Forget all sequences; see Runner. What they left in the blocks is never read."""
         self._tables.clear()
 
-    def _have(self, num_blocks: int, max_model_len: int) -> None:
+    def _allocate(self, num_blocks: int, max_model_len: int) -> None:
         self.num_blocks, self.max_model_len = num_blocks, max_model_len
         self._tables = BlockTables(aligned(-(-max_model_len // self.block_tokens)), self.block_tokens)
         self._blocks.resize(num_blocks)
