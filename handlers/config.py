@@ -69,14 +69,16 @@ class EngineConfig:
     our engine over llama.cpp's kernels, "auto" the fastest that can run the model.
     ``process``: in a child process of the worker, of which there are ``replicas``; each holds the
     weights, and one that finishes no step for ``step_timeout_s`` while it has work is restarted. ``max_model_len`` None is the model's own.
-    ``kv_memory_gib`` (of each replica) None is, on a CPU, the smaller of 4 GiB and a quarter of free memory. ``num_threads`` None is, on a
-    CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an accelerator's total memory that weights
-    and KV cache may take together; replicas on one GPU divide it. ``memory_policy``: what follows when weights, activations or libraries
-    take more memory than the plan in the archive says: "warn" in the log, "shrink" the KV cache and ``max_running``, or "refuse" to load.
+    ``kv_memory_gib`` (of each process) None is, on a CPU, the smaller of 4 GiB and a quarter of free memory. ``num_threads`` (of each
+    process) None is, on a CPU, the faster of one and all, by trial at the start. ``memory_fraction`` is the share of an accelerator's total
+    memory that weights and KV cache may take together; replicas on one GPU divide it. ``memory_policy``: what follows when weights,
+    activations or libraries take more memory than the plan in the archive says: "warn" in the log, "shrink" the KV cache and
+    ``max_running``, or "refuse" to load.
     ``prefix_caching`` keeps the blocks of finished sequences for prompts that begin alike.
     ``native_kernels``: compile small C kernels where there is a compiler. ``cuda_graphs``: capture the steps of running sequences on GPUs.
-    ``kv_dtype`` "fp8" keeps keys and values in 8 bits (GPUs). ``tensor_parallel``: how many GPUs, or processes on a CPU, share the weights
-    of one replica. ``compile``: have torch.compile make a faster decode step in the background, or take the one in the archive.
+    ``kv_dtype`` "fp8" keeps keys and values in 8 bits (GPUs). ``tensor_parallel``: how many processes share the weights of one replica,
+    each with a GPU of its own or a part of the CPU. ``compile``: have torch.compile make a faster decode step in the background, or take
+    the one in the archive.
     """
 
     name: Literal["auto", "continuous", "generate", "llamacpp"] = "auto"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -53,15 +53,7 @@ class Run:
     @classmethod
     def unpack(cls, row: Row, token_ids: list[int]) -> Run:
         """Return the message of which ``pack`` gave these."""
-        ids = iter(token_ids)
-        return cls(
-            StepPlan(
-                tuple(
-                    Chunk(sequence_id, start, tuple(islice(ids, num_tokens)), list(islice(ids, num_blocks)), samples, num_drafts)
-                    for sequence_id, start, num_tokens, num_blocks, samples, num_drafts in row
-                )
-            )
-        )
+        return cls(StepPlan(tuple(_chunks(row, iter(token_ids)))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +81,8 @@ def encode_order(order: Order) -> bytes:
 def order_reader() -> FrameReader[Order]:
     """Return what cuts the stream into orders."""
     return FrameReader(_KINDS)
+
+
+def _chunks(rows: Row, ids: Iterator[int]) -> Iterator[Chunk]:
+    for sequence_id, start, num_tokens, num_blocks, samples, num_drafts in rows:
+        yield Chunk(sequence_id, start, tuple(islice(ids, num_tokens)), list(islice(ids, num_blocks)), samples, num_drafts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def starting_ranks(handler: EngineBuilder) -> Iterator[Ranks | None]:
-    """Start the ranks that share a handler's model with this process, and meet them; gives None if it has the model for itself.
-
-    Each has one of the GPUs that this process may use, the first of which is its own, or its share of the threads.
-    """
+    """Start the ranks that share a handler's model with this process, and meet them; gives None if it has the model for itself."""
     num_ranks = handler.config.engine.tensor_parallel
     if num_ranks == 1:
         yield None
@@ -34,17 +31,21 @@ def starting_ranks(handler: EngineBuilder) -> Iterator[Ranks | None]:
     from handlers.engine.parallel.collective import ProcessGroup
     from handlers.engine.parallel.ranks import Ranks
 
-    num_threads = max(torch.get_num_threads() // num_ranks, 1)
+    num_threads = handler.config.engine.num_threads or max(torch.get_num_threads() // num_ranks, 1)
     torch.set_num_threads(num_threads)
-    store_fd = os.memfd_create("ranks")  # a file that no other user can open, and that ends with its last process
     source, gpus = asdict(EngineSource.of(handler)), visible_gpus()
+    store_fd = os.memfd_create("ranks")  # a file that no other user can open, and that ends with its last process
     connections = {}
     for rank in range(1, num_ranks):
-        ours, theirs = socket.socketpair()
-        place = Placement(gpus=(gpus[rank],) if gpus else None)
+        connections[rank], theirs = socket.socketpair()
         with theirs:
-            variables = place.environment() | {"OMP_NUM_THREADS": str(num_threads)}
+            variables = rank_environment(rank, gpus, num_threads)
             start_child("handlers.engine.parallel.rank", theirs.fileno(), store_fd, variables=variables)
-        ours.sendall(encode_order(Load(rank, num_ranks, source)))
-        connections[rank] = ours
+        connections[rank].sendall(encode_order(Load(rank, num_ranks, source)))
     yield Ranks(connections, ProcessGroup(0, num_ranks, store_fd))
+
+
+def rank_environment(rank: int, gpus: Sequence[str], num_threads: int) -> dict[str, str]:
+    """Return the variables that give a rank its threads, and one of the GPUs of all, of which rank 0 uses the first."""
+    place = Placement(gpus=(gpus[rank],) if gpus else None)
+    return place.environment() | {"OMP_NUM_THREADS": str(num_threads)}

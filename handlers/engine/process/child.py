@@ -12,13 +12,13 @@ from collections.abc import Mapping
 
 
 def start_child(module: str, *fds: int, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start ``python -m module`` with file descriptors that it inherits, their numbers its arguments, and with more environment variables.
+    """Start ``python -m module`` with more environment variables. Its arguments: this process's id, and file descriptors that it inherits.
 
     It ends with the thread that starts it (``end_with_parent``).
     """
     # The parent's path, so that it imports what the parent imports: first of all the `handlers` that came with the archive.
     environment = os.environ | variables | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    command = [sys.executable, "-P", "-m", module, *map(str, fds)]
+    command = [sys.executable, "-P", "-m", module, *map(str, (os.getpid(), *fds))]
     return subprocess.Popen(command, pass_fds=fds, env=environment, stdin=subprocess.DEVNULL)
 
 
@@ -29,9 +29,11 @@ def adopt_socket(fd: int) -> socket.socket:
     return connection
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent_pid: int) -> None:
     """Leave Ctrl-C, which reaches the whole process group, to the parent, and have the kernel end this process with it (prctl(2))."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it ended before that
+        os._exit(0)

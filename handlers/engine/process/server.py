@@ -132,9 +132,9 @@ class _Orders:
         return self._reader.feed(data)
 
 
-def main(connection_fd: int) -> None:
+def main(parent_pid: int, connection_fd: int) -> None:
     """Serve the worker at the other end of the socket ``connection_fd``."""
-    end_with_parent()
+    end_with_parent(parent_pid)
     # As TorchServe sets up its workers: what a process prints goes to the model's log.
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     connection = adopt_socket(connection_fd)
@@ -169,4 +169,4 @@ def _fail(connection: socket.socket, reason: LoadFailed) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -13,13 +13,16 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, Phi3Config
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from handlers.causal_lm import CausalLMHandler
 from handlers.config import EngineConfig, HandlerConfig, ModelConfig, QuantizationConfig, SpeculationConfig
+from handlers.engine.parallel.start import rank_environment
 from handlers.engine.process.placement import Placement, divide
 from handlers.errors import ConfigError
 from handlers.tensor_parallel import FAMILIES, indivisible, obstacle, vocabulary_rows
 from handlers.weights.checkpoint import Checkpoint
 from handlers.weights.division import check_division, own_share
 from handlers.weights.shards import Share
+from tests.fakes import keep_worker, make_context
 
 LLAMA_8B = {"model_type": "llama", "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336}
 COLUMNWISE = [f"layers.*.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")]
@@ -131,6 +134,18 @@ def test_each_replica_gets_gpus_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
         divide(3, num_ranks=2)
     with pytest.raises(ConfigError, match=r"need 8 GPUs, and there are 4"):
         divide(1, num_ranks=8)
+
+
+def test_each_rank_sees_one_of_the_gpus_of_its_replica() -> None:
+    assert rank_environment(1, ["4", "GPU-abc"], 3) == {"CUDA_VISIBLE_DEVICES": "GPU-abc", "OMP_NUM_THREADS": "3"}
+    assert rank_environment(1, [], 3) == {"OMP_NUM_THREADS": "3"}
+
+
+def test_a_worker_refuses_before_it_loads(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_worker(monkeypatch)
+    context = make_context(CausalLMHandler, model_dir, handler={"integrity": "off", "engine": {"tensor_parallel": 3}})
+    with pytest.raises(ConfigError, match="is 3, but 3 does not divide 4 attention heads; valid are 1, 2"):
+        CausalLMHandler().initialize(context)
 
 
 def test_ranks_on_a_cpu_share_the_cores_of_their_replica(monkeypatch: pytest.MonkeyPatch) -> None:

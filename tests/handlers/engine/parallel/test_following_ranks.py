@@ -22,9 +22,9 @@ from handlers.engine.capacity import Capacity
 from handlers.engine.compatibility import adopt
 from handlers.engine.engine import Engine
 from handlers.engine.parallel.collective import Collective
+from handlers.engine.parallel.follow import follow
 from handlers.engine.parallel.linear import join
 from handlers.engine.parallel.orders import Choose, Load, Order, Reset, Resize, Run, encode_order, order_reader
-from handlers.engine.parallel.rank import follow
 from handlers.engine.parallel.runner import TensorParallelRunner, choose_parallel_runner
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.requests import SamplingParams
