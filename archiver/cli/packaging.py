@@ -42,6 +42,7 @@ def archive_command(
     plan: PlanFile = None,
     no_plan: NoPlan = False,
     speculate: Speculate = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Put in the decode step, compiled for machines like this one.")] = False,
     accept_rejected: Annotated[bool, typer.Option("--accept-rejected", help="Package it though quantizing exceeded its budget.")] = False,
     revision: Revision = None,
 ) -> None:
@@ -50,9 +51,10 @@ def archive_command(
     Example: marquee archive ./my-model --name bot --handler my_handler.py
     """
     from archiver.deploy.prepare import model_name_from
-    from archiver.display import byte_progress
+    from archiver.display import byte_progress, stage_progress
     from archiver.errors import UsageError
     from archiver.package import ArchiveSpec, build_archive, resolve_model
+    from archiver.package.compilation import with_compiled_step
     from archiver.package.draft_model import speculation_settings
     from archiver.plan.archived import PlanChoice, with_plan
     from archiver.plan.target import TargetOptions
@@ -67,6 +69,9 @@ def archive_command(
         settings=settings, draft_model=draft_model, format=format, out=out, accept_rejected=accept_rejected,
     )  # fmt: skip
     spec = with_plan(spec, PlanChoice(TargetOptions(gpu=gpu, count=count, auto=auto), plan, not no_plan))
+    if compile:
+        with stage_progress() as stages:
+            spec = with_compiled_step(spec, stages)
     with byte_progress(f"writing {spec.target}") as progress:
         typer.echo(build_archive(spec, progress=progress))
 

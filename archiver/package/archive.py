@@ -24,6 +24,7 @@ from archiver.package.names import check_model_name, check_model_version
 from archiver.package.staging import staged_directory, staged_file
 from archiver.package.transfer import ByteCounter, OnBytes
 from archiver.quantize.receipt import Receipt, is_rejected
+from handlers.config import COMPILED_DIR
 from handlers.integrity import INTEGRITY_FILE, MANIFEST_FILE, IntegrityRecord, MemberHash, Progress, installed_versions
 from handlers.memory_ledger import PLAN_FILE
 
@@ -52,6 +53,7 @@ class ArchiveSpec:
     ``frontend``: TorchServe's keys, over those of the handler's class and below those of ``config``. ``plan``: the content of plan.json.
     ``format``: a ``.mar`` file, or a directory, in which ``link`` makes hard links of the checkpoint's files. ``out``: the model store.
     ``draft_model``: a smaller checkpoint that guesses what this one says, where ``engine.speculation.method`` is "draft".
+    ``compiled``: packages of its decode step (``with_compiled_step``), which an engine uses where ``engine.compile`` is set.
     ``accept_rejected``: package a checkpoint that lost more quality, when it was quantized, than its budget allowed.
     """
 
@@ -66,6 +68,7 @@ class ArchiveSpec:
     frontend: Mapping[str, Any] = field(default_factory=dict)
     plan: bytes | None = None
     draft_model: Path | None = None
+    compiled: tuple[Path, ...] = ()
     format: Literal["mar", "dir"] = "mar"
     out: Path = Path("model_store")
     link: bool = False
@@ -122,7 +125,8 @@ def collect_members(spec: ArchiveSpec) -> tuple[Member, ...]:
     if spec.plan is not None:
         generated.append(Member(PLAN_FILE, spec.plan))
     weights = [*checkpoint_members(checkpoint), *draft_members(spec.draft_model, checkpoint, parsed)]
-    members = check_members([*code, *generated, *weights])
+    compiled = [Member(f"{COMPILED_DIR}/{file.name}", file) for file in spec.compiled]
+    members = check_members([*code, *generated, *weights, *compiled])
     _check_template(model_config, members)
     return members
 

@@ -1,6 +1,6 @@
 """Compile a layer of the decode step, in a process of its own: it takes a minute of a core, and must not stall an engine.
 
-``python -m handlers.engine.compiled.compiler FILE`` reads the layer's shape as JSON from its standard input.
+``python -m handlers.engine.compiled.compiler PARENT FILE`` reads the layer's shape as JSON from its standard input.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,9 @@ def compile_package(package: Package, directory: Path) -> Path:
     Of several processes that want the same one, one makes it and the others wait. It appears whole or not at all.
     """
     file = directory / package.file_name
+    compiler = os.environ.get("CXX", "g++")  # as torch chooses it
+    if package.shape.device == "cpu" and not file.exists() and shutil.which(compiler) is None:
+        raise CompilationError(f"there is no C++ compiler ({compiler})")
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.exists():
@@ -60,7 +64,7 @@ def _run_compiler(shape: LayerShape, output: Path) -> None:
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "TMPDIR": scratch,
     }
-    command = [sys.executable, "-P", "-m", __name__, str(output)]
+    command = [sys.executable, "-P", "-m", __name__, str(os.getpid()), str(output)]
     try:
         child = subprocess.run(
             command, input=json.dumps(asdict(shape)), env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
@@ -105,9 +109,9 @@ def _shape_from(fields: dict[str, Any]) -> LayerShape:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    end_with_parent(int(sys.argv[1]))
     os.nice(_NICENESS)
     try:
-        main(Path(sys.argv[1]), _shape_from(json.load(sys.stdin)))
+        main(Path(sys.argv[2]), _shape_from(json.load(sys.stdin)))
     except Exception as error:  # noqa: BLE001 - whatever torch's compiler raises, in a line for the log of whoever asked
         sys.exit(" ".join(f"{type(error).__name__}: {error}".split()))
