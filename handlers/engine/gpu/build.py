@@ -24,10 +24,10 @@ def fits_gpu(parts: DecoderParts) -> bool:
     """Whether the kernels can run a decoder: Triton is there, all of it lies on one GPU, and its heads fit their tiles."""
     device = parts.embedding.device
     modules = [module for layer in parts.layers for module in (*layer.qkv, layer.output, *layer.gate_up, layer.down)]
-    tensors = [tensor for module in (*modules, parts.head) for tensor in (*module.parameters(), *module.buffers())]
+    weights = [parameter for module in (*modules, parts.head) for parameter in module.parameters()]
     return (
         device.type == "cuda"
-        and all(tensor.device == device for tensor in tensors)
+        and all(weight.device == device for weight in weights)
         and parts.embedding.dtype in _DTYPES
         and _SMALLEST_HEAD <= parts.head_dim <= _LARGEST_HEAD
         and find_spec("triton") is not None
