@@ -51,8 +51,8 @@ class SpeculationConfig:
 
     ``method`` "ngram" guesses what followed the same tokens earlier in the sequence, "draft" what a smaller model says: ``draft_model`` is
     its checkpoint, relative to the model directory, with the same vocabulary. At most ``max_draft_tokens`` a sequence and step, and fewer
-    where they turn out wrong. ``max_rows``: tokens of running sequences in a step, guesses included, beyond which nothing is guessed,
-    as the step would take longer for them; None is 16 on a CPU and 64 on a GPU.
+    where they turn out wrong. ``max_rows``: tokens of a step after which logits are wanted, guesses included, beyond which nothing is
+    guessed, as the step would take longer for it; None is 16 on a CPU and 64 on a GPU.
     """
 
     method: Literal["none", "ngram", "draft"] = "none"

@@ -110,9 +110,9 @@ class ModelDrafter:
         self._progress.pop(sequence.id, None)
 
     def _can_read(self, wish: Wish) -> bool:
-        """Whether the draft model has positions and embeddings for the sequence."""
+        """Whether the draft model has positions and embeddings for the sequence. No first token waits until it has read the prompt."""
         fits = wish.chunk.end + wish.num_tokens <= self._runner.max_model_len
-        return fits and max(wish.sequence.token_ids) < self._runner.vocab_size
+        return fits and not wish.chunk.is_prompt and max(wish.sequence.token_ids) < self._runner.vocab_size
 
     def _begin(self, wish: Wish) -> _Guess:
         sequence, progress = wish.sequence, self._progress.get(wish.sequence.id)

@@ -61,11 +61,11 @@ class NgramDrafter:
         return {wish.sequence.id: self._guess(wish) for wish in wishes}
 
     def forget(self, sequence: engine_sequence.Sequence) -> None:
-        """Keep what it has generated, for others."""
+        """Keep what it has generated, for others, and what it was generated after."""
         self._own.pop(sequence.id, None)
         if len(self._recent) >= _RECENT_TOKENS:
             self._recent, self._older = NgramIndex(), self._recent
-        self._recent.extend([*sequence.token_ids[sequence.num_prompt_tokens :], _BETWEEN])
+        self._recent.extend([*sequence.token_ids[max(sequence.num_prompt_tokens - _SIZES[0], 0) :], _BETWEEN])
 
     def _guess(self, wish: Wish) -> list[int]:
         token_ids = wish.sequence.token_ids

@@ -22,7 +22,7 @@ class Speculation:
     rejection scheme of Leviathan et al. (2023): it is accepted with the probability that the model gives it, and what comes instead
     has the distribution of the others. As the noise depends on seed and position alone, not even a sampled answer changes.
 
-    At most ``max_draft_tokens`` a sequence; with its guesses a step has no more than ``max_rows`` tokens of running sequences.
+    At most ``max_draft_tokens`` a sequence; a step with guesses has no more than ``max_rows`` tokens after which logits are wanted.
     """
 
     def __init__(self, drafter: Drafter, *, max_draft_tokens: int, max_rows: int) -> None:
@@ -34,10 +34,10 @@ class Speculation:
         self._paces: dict[str, DraftPace] = {}
 
     def extend(self, plan: StepPlan, sequences: Mapping[str, Sequence], cache: PrefixCache) -> StepPlan:
-        """Return ``plan`` with guesses behind the last tokens of its running sequences."""
-        decodes = plan.decodes.chunks
-        share = self._max_rows // len(decodes) - 1 if decodes else 0
-        wishes = [wish for chunk in decodes if (wish := self._wish(chunk, sequences[chunk.sequence_id], cache, share))]
+        """Return ``plan`` with guesses behind the last tokens of its sequences, wherever one would be sampled."""
+        sampling = [chunk for chunk in plan.chunks if chunk.samples]
+        share = self._max_rows // len(sampling) - 1 if sampling else 0
+        wishes = [wish for chunk in sampling if (wish := self._wish(chunk, sequences[chunk.sequence_id], cache, share))]
         drafts = self._drafter.draft(wishes) if wishes else {}
         return StepPlan(tuple(_with_drafts(chunk, drafts.get(chunk.sequence_id, ())) for chunk in plan.chunks))
 

@@ -44,11 +44,12 @@ def test_nothing_is_guessed_after_what_never_came_before():
     assert guess(NgramDrafter(), sequence_of([1, 2, 3])) == []
 
 
-def test_what_others_have_generated_is_remembered_and_their_prompts_are_not():
+def test_what_others_have_generated_is_remembered_with_the_end_of_their_prompts():
     drafter = NgramDrafter()
-    drafter.forget(sequence_of([1, 2, 3, 4, 5], num_prompt_tokens=2))
+    drafter.forget(sequence_of([*range(10, 20), 1, 2, 3, 4, 5], num_prompt_tokens=12))
     assert guess(drafter, sequence_of([9, 3, 4], "b")) == [5]
-    assert guess(drafter, sequence_of([9, 1], "c")) == []
+    assert guess(drafter, sequence_of([9, 1, 2], "c")) == [3, 4, 5]  # so answers begin
+    assert guess(drafter, sequence_of([9, 14], "d")) == []
 
 
 def test_no_guess_goes_on_from_one_answer_into_the_next():
