@@ -45,7 +45,7 @@ class _HostRow:
 
     def __init__(self, size: int, device: torch.device) -> None:
         is_gpu = device.type == "cuda"
-        self._numbers = torch.zeros(size, dtype=torch.int32, pin_memory=is_gpu)
+        self._numbers = torch.zeros(size, dtype=torch.int32, device="cpu", pin_memory=is_gpu)
         self._array: Ints = self._numbers.numpy()
         self._copied: Any = torch.cuda.Event() if is_gpu else None  # type: ignore[no-untyped-call]
 

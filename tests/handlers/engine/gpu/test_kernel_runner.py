@@ -22,6 +22,8 @@ from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.sequence import UNKNOWN
 from handlers.requests import SamplingParams
 
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are compiled there: see tests/gpu/test_gpu_runner.py")
+
 BLOCK, NUM_BLOCKS, MAX_MODEL_LEN = 4, 24, 64
 FAMILIES = ("llama", "qwen2", "qwen3", "mistral-sliding", "phi3")
 
