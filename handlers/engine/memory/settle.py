@@ -86,7 +86,10 @@ def _graph_bytes(runner: ResizableRunner, memory: DeviceMemory) -> int:
     before = memory.own_bytes()
     runner.resize(runner.num_blocks, runner.max_model_len)
     memory.release_unused()
-    return max(memory.own_bytes() - before, 0)
+    taken = max(memory.own_bytes() - before, 0)
+    if taken:
+        logger.info("CUDA graphs take %.1f MB", taken / 1e6)
+    return taken
 
 
 def _keep_to_plan(ledger: MemoryLedger, footprint: Footprint, config: EngineConfig, wanted: Grant) -> Grant:
