@@ -42,11 +42,18 @@ class Turn:
     num_guesses: int
     num_right: int
     seconds: float
+    num_later_tokens: int
+    later_seconds: float
 
     @property
     def tokens_per_s(self) -> float:
         """From the first request to the last token, prompts included."""
         return self.num_tokens / self.seconds
+
+    @property
+    def later_tokens_per_s(self) -> float:
+        """Of one request on average, from its first token on: what comes with that one does not count."""
+        return self.num_later_tokens / self.later_seconds
 
 
 def make_engine(method: str) -> EngineClient:
@@ -69,12 +76,18 @@ def draw_prompts(kind: str, count: int, seed: int) -> list[list[int]]:
 def answer(engine: EngineClient, prompts: Sequence[list[int]], streams: int) -> tuple[Turn, dict[str, list[int]]]:
     """Have all prompts answered, ``streams`` at once."""
     before, answers, waiting = engine.stats(), defaultdict(list), iter(enumerate(prompts))
+    begun: dict[str, tuple[float, int]] = {}
+    num_later_tokens, later_seconds = 0, 0.0
     started = time.perf_counter()
     num_live = sum(_add_next(engine, waiting) for _ in range(streams))
     while num_live:
         for event in engine.poll(1.0):
             answers[event.sequence_id] += event.token_ids
+            begun.setdefault(event.sequence_id, (time.perf_counter(), len(event.token_ids)))
             if event.finish_reason:
+                first_s, num_first = begun[event.sequence_id]
+                num_later_tokens += len(answers[event.sequence_id]) - num_first
+                later_seconds += time.perf_counter() - first_s
                 num_live += _add_next(engine, waiting) - 1
     seconds, after = time.perf_counter() - started, engine.stats()
     turn = Turn(
@@ -83,6 +96,8 @@ def answer(engine: EngineClient, prompts: Sequence[list[int]], streams: int) -> 
         num_guesses=after.drafted_tokens - before.drafted_tokens,
         num_right=after.accepted_tokens - before.accepted_tokens,
         seconds=seconds,
+        num_later_tokens=num_later_tokens,
+        later_seconds=later_seconds,
     )
     return turn, dict(answers)
 
@@ -101,8 +116,8 @@ def main(
 ) -> None:
     """Print a table in Markdown: median, lowest and highest of the turns."""
     engines = {method: make_engine(method) for method in _METHODS}
-    print("| prompts | streams | tokens/s without | with | ratio | tokens a step | guesses that are right |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| prompts | streams | tokens/s without | with | ratio | ratio after the first token | tokens a step | guesses that are right |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for num_streams in map(int, streams.split(",")):
         for kind in KINDS:
             turns: dict[str, list[Turn]] = defaultdict(list)
@@ -120,11 +135,13 @@ def main(
 
 
 def _row(kind: str, streams: int, plain: list[Turn], guessed: list[Turn]) -> str:
-    ratios = Spread.of([ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in zip(guessed, plain, strict=True)])
+    pairs = list(zip(guessed, plain, strict=True))
+    ratios = Spread.of([ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in pairs]).show(2)
+    later = Spread.of([ours.later_tokens_per_s / theirs.later_tokens_per_s for ours, theirs in pairs]).show(2)
     rates = [Spread.of([turn.tokens_per_s for turn in turns]).show() for turns in (plain, guessed)]
     a_step = sum(turn.num_tokens for turn in guessed) / sum(turn.num_steps for turn in guessed)
     right = sum(turn.num_right for turn in guessed) / max(sum(turn.num_guesses for turn in guessed), 1)
-    return f"| {kind} | {streams} | {' | '.join(rates)} | {ratios.show(2)} | {a_step:.2f} | {right:.0%} |"
+    return f"| {kind} | {streams} | {' | '.join(rates)} | {ratios} | {later} | {a_step:.2f} | {right:.0%} |"
 
 
 if __name__ == "__main__":
