@@ -18,6 +18,8 @@ class Collective(Protocol):
 
     rank: int
     num_ranks: int
+    num_exchanges: int
+    """Calls so far: the same number on all ranks that are in step."""
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the sum over all ranks: the same bits on each of them."""
@@ -36,6 +38,7 @@ class ProcessGroup:
 
     def __init__(self, rank: int, num_ranks: int, store_fd: int) -> None:
         self.rank, self.num_ranks = rank, num_ranks
+        self.num_exchanges = 0
         for library in ("GLOO", "NCCL"):  # nothing listens where other machines could reach it
             os.environ.setdefault(f"{library}_SOCKET_IFNAME", "lo")
         backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -44,10 +47,12 @@ class ProcessGroup:
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace ``tensor`` by the sum; see Collective."""
+        self.num_exchanges += 1
         distributed.all_reduce(tensor)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """Return the tensors of all ranks; see Collective."""
+        self.num_exchanges += 1
         tensors = [torch.empty_like(tensor) for _ in range(self.num_ranks)]
         distributed.all_gather(tensors, tensor)
         return tensors

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from handlers.engine.capacity import Capacity
+from handlers.engine.parallel.plans import Head
 from handlers.engine.process.frames import FrameReader, Plain, Row, encode_frame
-from handlers.engine.scheduler import Chunk, StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +35,21 @@ class Choose(Plain):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Run a step."""
+    """Run a step: what ``PlanSender.pack`` made of its plan. ``num_exchanges``: how many came before it, if all are in step."""
 
-    plan: StepPlan
+    num_exchanges: int
+    heads: Sequence[Head]
+    ids: Sequence[int]
 
     def pack(self) -> tuple[Row, Sequence[int]]:
-        """Return what travels as JSON, and the ids of tokens and blocks."""
-        rows: list[Row] = []
-        ids: list[int] = []
-        for chunk in self.plan.chunks:
-            rows.append((chunk.sequence_id, chunk.start, len(chunk.token_ids), len(chunk.block_ids), chunk.samples, chunk.num_drafts))
-            ids += chunk.token_ids
-            ids += chunk.block_ids
-        return rows, ids
+        """Return what travels as JSON, and the ids."""
+        return (self.num_exchanges, *self.heads), self.ids
 
     @classmethod
     def unpack(cls, row: Row, token_ids: list[int]) -> Run:
         """Return the message of which ``pack`` gave these."""
-        return cls(StepPlan(tuple(_chunks(row, iter(token_ids)))))
+        num_exchanges, *heads = row
+        return cls(num_exchanges, heads, token_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +77,3 @@ def encode_order(order: Order) -> bytes:
 def order_reader() -> FrameReader[Order]:
     """Return what cuts the stream into orders."""
     return FrameReader(_KINDS)
-
-
-def _chunks(rows: Row, ids: Iterator[int]) -> Iterator[Chunk]:
-    for sequence_id, start, num_tokens, num_blocks, samples, num_drafts in rows:
-        yield Chunk(sequence_id, start, tuple(islice(ids, num_tokens)), list(islice(ids, num_blocks)), samples, num_drafts)

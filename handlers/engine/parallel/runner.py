@@ -12,6 +12,7 @@ from handlers.engine.capacity import Capacity
 from handlers.engine.compatibility import Adoption
 from handlers.engine.memory.out_of_memory import is_out_of_memory
 from handlers.engine.parallel.orders import Choose, Order, Reset, Resize, Run
+from handlers.engine.parallel.plans import PlanSender
 from handlers.engine.parallel.ranks import Ranks
 from handlers.engine.runner import ResizableRunner
 from handlers.engine.runners import choose_runner
@@ -42,6 +43,7 @@ class TensorParallelRunner:
 
     def __init__(self, runner: ResizableRunner, ranks: Ranks) -> None:
         self._runner, self._ranks = runner, ranks
+        self._plans = PlanSender()
         self._failure: Exception | None = None
 
     @property
@@ -76,7 +78,7 @@ class TensorParallelRunner:
 
     def run(self, plan: StepPlan) -> Tensor:
         """Compute a step with all ranks; see Runner."""
-        self._tell(Run(plan))
+        self._tell(Run(self._ranks.collective.num_exchanges, *self._plans.pack(plan)))
         try:
             return self._runner.run(plan)
         except Exception as error:

@@ -18,12 +18,14 @@ class ThreadCollective:
 
     def __init__(self, rank: int, tensors: list[Tensor | None], barrier: threading.Barrier) -> None:
         self.rank, self.num_ranks = rank, len(tensors)
+        self.num_exchanges = 0
         self._tensors, self._barrier = tensors, barrier
 
     def add_up(self, tensor: Tensor) -> None:
         tensor.copy_(sum(self.gather(tensor)))
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
+        self.num_exchanges += 1
         self._tensors[self.rank] = tensor.clone()
         self._barrier.wait(60)
         tensors = list(self._tensors)

@@ -25,6 +25,7 @@ from handlers.engine.parallel.collective import Collective
 from handlers.engine.parallel.follow import follow
 from handlers.engine.parallel.linear import join
 from handlers.engine.parallel.orders import Choose, Load, Order, Reset, Resize, Run, encode_order, order_reader
+from handlers.engine.parallel.plans import PlanReceiver, PlanSender
 from handlers.engine.parallel.runner import TensorParallelRunner, choose_parallel_runner
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.requests import SamplingParams
@@ -32,21 +33,14 @@ from handlers.weights.checkpoint import Checkpoint
 from handlers.weights.shards import load_shard
 
 numbers = st.integers(0, 2**31 - 1)
-chunks = st.builds(
-    Chunk,
-    st.text(st.characters(), max_size=8),
-    numbers,
-    st.lists(numbers, min_size=1, max_size=5).map(tuple),
-    st.lists(numbers, max_size=5),
-    st.booleans(),
-    st.integers(0, 4),
-)
+texts = st.text(st.characters(), max_size=8)
+heads = st.tuples(texts, numbers, numbers, numbers, numbers, st.booleans(), st.integers(0, 4)).map(list)
 orders = (
     st.builds(Load, numbers, numbers, st.dictionaries(st.text(), numbers))
     | st.builds(Choose, numbers, numbers)
     | st.builds(Resize, numbers, numbers)
     | st.builds(Reset)
-    | st.builds(Run, st.builds(StepPlan, st.lists(chunks, max_size=4).map(tuple)))
+    | st.builds(Run, numbers, st.lists(heads, max_size=4), st.lists(numbers, max_size=9))
 )
 
 
@@ -56,6 +50,32 @@ def test_orders_arrive_as_they_were_given(given_orders: list[Order], piece_bytes
     reader = order_reader()
     pieces = [stream[start : start + piece_bytes] for start in range(0, len(stream), piece_bytes)]
     assert [order for piece in pieces for order in reader.feed(piece)] == given_orders
+
+
+steps = st.lists(st.dictionaries(st.sampled_from("abc"), st.tuples(st.integers(1, 3), st.integers(0, 2), st.booleans())), max_size=8)
+
+
+@given(steps)
+def test_plans_arrive_whole_though_blocks_travel_once(steps: list[dict[str, tuple[int, int, bool]]]) -> None:
+    sender, receiver = PlanSender(), PlanReceiver()
+    lists: dict[str, list[int]] = {}
+    before: dict[str, Chunk] = {}
+    for number, step in enumerate(steps):
+        chunks = []
+        for name, (num_tokens, num_new, is_preempted) in step.items():
+            if is_preempted:
+                lists[name] = []
+            blocks = lists.setdefault(name, [])
+            blocks += range(100 * number, 100 * number + num_new)
+            chunks.append(Chunk(name, number, tuple(range(num_tokens)), blocks, samples=num_new > 0, num_drafts=num_new))
+        rows, ids = sender.pack(StepPlan(tuple(chunks)))
+        found = receiver.unpack(rows, ids)
+        assert found == StepPlan(tuple(chunks))
+        after = {chunk.sequence_id: chunk for chunk in found.chunks}
+        for name in after.keys() & before.keys():
+            stays = not step[name][2] and before[name].block_ids
+            assert not stays or after[name].block_ids is before[name].block_ids, "runners know a list again"
+        before = after
 
 
 @dataclass
@@ -112,6 +132,15 @@ def test_an_engine_over_two_ranks_says_what_the_whole_model_says(tmp_path, in_ra
     assert tokens == {str(index): generate(oracle, prompt, 20) for index, prompt in enumerate(prompts)}
 
 
+def test_a_rank_that_is_out_of_step_goes_no_further(tmp_path, in_ranks):
+    make_model(CONFIGS["llama"]).save_pretrained(tmp_path)
+    model = load_shard(Checkpoint.open(tmp_path, ModelConfig()), 0, 1)
+    handler = SimpleNamespace(load_model=lambda: model, config=HandlerConfig())
+    orders = [Choose(8, 64), Run(num_exchanges=5, heads=[], ids=[])]
+    with pytest.raises(RuntimeError, match=r"^out of step with rank 0: \d+ exchanges here, 5 there$"):
+        in_ranks(1, lambda collective: follow(handler, collective, iter(orders)))
+
+
 @dataclass
 class FailingRunner:
     """Raises in each step."""
@@ -123,13 +152,13 @@ class FailingRunner:
 
 
 def test_a_failed_step_ends_the_process_as_the_ranks_are_no_longer_in_step():
-    ranks = QueuedRanks(collective=None)
+    ranks = QueuedRanks(SimpleNamespace(num_exchanges=0))
     with pytest.raises(SystemExit):
         TensorParallelRunner(FailingRunner(RuntimeError("a kernel")), ranks).run(StepPlan(()))
 
 
 def test_a_step_without_memory_says_so_once():
-    runner = TensorParallelRunner(FailingRunner(MemoryError()), QueuedRanks(collective=None))
+    runner = TensorParallelRunner(FailingRunner(MemoryError()), QueuedRanks(SimpleNamespace(num_exchanges=0)))
     with pytest.raises(MemoryError):
         runner.run(StepPlan(()))
     for ask in (lambda: runner.run(StepPlan(())), runner.reset, lambda: runner.resize(1, 1)):
