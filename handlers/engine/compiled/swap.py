@@ -56,6 +56,14 @@ def packages_of(runner: LeanRunner) -> Mapping[LayerShape, Package] | None:
     return packages if len(packages) == len(shapes) else None
 
 
+def load_layers(runner: LeanRunner, files: Mapping[LayerShape, Path]) -> CompiledLayers:
+    """Return a runner's layers with the code in ``files``, which is loaded and trusted; raises what loading a library raises."""
+    lean = _lean(runner)
+    codes = {shape: aoti_load_package(str(file), run_single_threaded=True).loader.run for shape, file in files.items()}
+    shapes = (LayerShape.of(layer, runner.block_tokens) for layer in lean.layers)
+    return CompiledLayers(lean, [codes[shape] for shape in shapes if shape is not None], runner.block_tokens)
+
+
 def _lean(runner: LeanRunner) -> LeanLayers:
     assert isinstance(runner.layers, LeanLayers), "exchanged already"
     return runner.layers
@@ -94,12 +102,9 @@ def _compile(runner: LeanRunner, packages: Mapping[LayerShape, Package], cache: 
 
 def _use(runner: LeanRunner, files: Mapping[LayerShape, Path]) -> None:
     """Exchange the layers for those in ``files``; a step that is being computed is finished by the old ones."""
-    lean = _lean(runner)
     try:
-        codes = {shape: aoti_load_package(str(file), run_single_threaded=True).loader.run for shape, file in files.items()}
-        shapes = (LayerShape.of(layer, runner.block_tokens) for layer in lean.layers)
-        compiled = CompiledLayers(lean, [codes[shape] for shape in shapes if shape is not None], runner.block_tokens)
-        is_right = agrees(lean, compiled, runner.block_tokens)
+        compiled = load_layers(runner, files)
+        is_right = agrees(_lean(runner), compiled, runner.block_tokens)
     except Exception as error:  # noqa: BLE001 - whatever loading a library, or what is in it, raises
         logger.warning("compiled decode step: not used, as it fails: %s", error)
         return
