@@ -18,6 +18,7 @@ _SCALABLE_TO = 8
 """Replicas that a running server can have work for, whatever it began with: the frontend's ``batchSize`` is settled with the load."""
 COMPILED_DIR = "compiled"
 """Where an archive keeps the decode step that was compiled for it, relative to the model directory."""
+_ROWS_CPU, _ROWS_GPU = 16, 64
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -59,6 +60,10 @@ class SpeculationConfig:
     draft_model: str = "draft"
     max_draft_tokens: int = Field(default=8, ge=1, le=64)
     max_rows: int | None = Field(default=None, ge=2)
+
+    def most_rows(self, device: str) -> int:
+        """Return ``max_rows``, or its default on a device ("cpu", "cuda"): about where reading the weights no longer bounds a step."""
+        return self.max_rows or (_ROWS_CPU if device == "cpu" else _ROWS_GPU)
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -44,10 +44,11 @@ class EngineStats:
     """A snapshot of the engine: sequences by state, KV blocks, totals since the start, and the recent past in milliseconds and tokens/s.
 
     ``blocks_used`` belong to running sequences; cached blocks that nobody uses count as free. Of ``queried_tokens`` of prompts
-    ``cached_tokens`` were found in the prefix cache. ``max_running``: how many sequences are admitted at once now, fewer than configured
-    after one of the ``out_of_memory`` errors so far. ``sampled_sequences``: those that got tokens, counted in every step. Of
-    ``drafted_tokens``, guesses of speculative decoding, ``accepted_tokens`` were right. ``restarts``: engine processes that were lost, to be replaced. The bytes are what was
-    measured at load: see ``memory.footprint``. Of replicas all numbers are sums, and ``engines`` says of how many.
+    ``cached_tokens`` were found in the prefix cache. ``sampled_sequences``: those that got tokens, counted in every step. Of
+    ``drafted_tokens``, guesses of speculative decoding, ``accepted_tokens`` were right. ``max_running``: how many sequences are admitted
+    at once now, fewer than configured after one of the ``out_of_memory`` errors so far. ``restarts``: engine processes that were lost, to
+    be replaced. The bytes are what was measured at load: see ``memory.footprint``. Of replicas all numbers are sums, and ``engines`` says
+    of how many.
     """
 
     running: int = 0

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SMALLEST_HEAD, _LARGEST_HEAD = 16, 256
-_SPECULATED_ROWS = 64
-"""``SpeculationConfig.max_rows`` where the operator leaves it open."""
 
 
 def fits_gpu(parts: DecoderParts) -> bool:
@@ -60,7 +58,7 @@ def most_rows(config: EngineConfig) -> int:
     speculation = config.speculation
     if speculation.method == "none":
         return config.max_running
-    guessed = min(config.max_running * (1 + speculation.max_draft_tokens), speculation.max_rows or _SPECULATED_ROWS)
+    guessed = min(config.max_running * (1 + speculation.max_draft_tokens), speculation.most_rows("cuda"))
     return max(config.max_running, guessed)
 
 

@@ -18,8 +18,6 @@ from handlers.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_ROWS_CPU, _ROWS_GPU = 16, 64
-"""A step of up to so many tokens takes hardly longer than one of a single token: it is bound by reading the weights."""
 _PADDING = 1024
 """Models of one family round the size of their embeddings up differently (Qwen2.5: 151,936 and 152,064 for one vocabulary)."""
 
@@ -53,5 +51,5 @@ def build_speculation(config: EngineConfig, drafter: Drafter | None, device: str
     return Speculation(
         drafter or NgramDrafter(),
         max_draft_tokens=speculation.max_draft_tokens,
-        max_rows=speculation.max_rows or (_ROWS_CPU if device == "cpu" else _ROWS_GPU),
+        max_rows=speculation.most_rows(device),
     )
