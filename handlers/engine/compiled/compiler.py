@@ -11,13 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export import Dim
 
 from handlers.engine.compiled.decode_layer import DecodeLayer, LayerShape, example_inputs
 from handlers.engine.compiled.package import Package
@@ -49,11 +49,22 @@ def compile_package(package: Package, directory: Path) -> Path:
     with file.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.exists():
-            with tempfile.TemporaryDirectory(dir=directory, prefix=".") as scratch:
-                output = Path(scratch, package.file_name)
+            with _scratch_directory(directory / f".{file.stem}") as scratch:
+                output = scratch / file.name
                 _run_compiler(package.shape, output)
                 output.rename(file)
     return file
+
+
+@contextmanager
+def _scratch_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty directory that nobody else uses; one is there if a compilation was cut short."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _run_compiler(shape: LayerShape, output: Path) -> None:
@@ -77,7 +88,8 @@ def _run_compiler(shape: LayerShape, output: Path) -> None:
 
 def main(output: Path, shape: LayerShape) -> None:
     """Write the package for layers of ``shape`` on this machine; whatever torch raises passes through."""
-    from torch._inductor import aoti_compile_and_package
+    from torch._inductor import aoti_compile_and_package  # here, as it takes an engine seconds that it need not spend
+    from torch.export import Dim, export
 
     if shape.is_packed:
         _take_packed_weights_as_inputs()
@@ -85,7 +97,7 @@ def main(output: Path, shape: LayerShape) -> None:
     rows, width, blocks = Dim("rows", min=1, max=1 << 20), Dim("width", min=1, max=1 << 20), Dim("blocks", min=1, max=1 << 40)
     step = (*({0: rows},) * 5, {0: rows, 1: width}, {0: blocks}, {0: blocks})
     with torch.no_grad():
-        program = torch.export.export(DecodeLayer(shape), inputs, dynamic_shapes=(*step, (None,) * (len(inputs) - len(step))))
+        program = export(DecodeLayer(shape), inputs, dynamic_shapes=(*step, (None,) * (len(inputs) - len(step))))
     options: dict[str, Any] = _OPTIONS | {"aot_inductor.metadata": Package.here(shape).metadata}
     aoti_compile_and_package(program, package_path=str(output), inductor_configs=options)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
-from torch._inductor import aoti_load_package
+import torch
 
 from handlers.engine.compiled.agreement import agrees
 from handlers.engine.compiled.compiler import CompilationError, compile_package
 from handlers.engine.compiled.decode_layer import LayerShape
-from handlers.engine.compiled.layers import CompiledLayers
+from handlers.engine.compiled.layers import CompiledLayer, CompiledLayers
 from handlers.engine.compiled.package import SUFFIX, Package
 from handlers.engine.lean_layers import LeanLayers
 from handlers.engine.lean_runner import LeanRunner
@@ -59,9 +59,16 @@ def packages_of(runner: LeanRunner) -> Mapping[LayerShape, Package] | None:
 def load_layers(runner: LeanRunner, files: Mapping[LayerShape, Path]) -> CompiledLayers:
     """Return a runner's layers with the code in ``files``, which is loaded and trusted; raises what loading a library raises."""
     lean = _lean(runner)
-    codes = {shape: aoti_load_package(str(file), run_single_threaded=True).loader.run for shape, file in files.items()}
+    codes = {shape: _load(file) for shape, file in files.items()}
     shapes = (LayerShape.of(layer, runner.block_tokens) for layer in lean.layers)
     return CompiledLayers(lean, [codes[shape] for shape in shapes if shape is not None], runner.block_tokens)
+
+
+def _load(file: Path) -> CompiledLayer:
+    # What torch's aoti_load_package calls, without the 150 MB and two seconds that importing the compiler takes.
+    run_single_threaded, num_runners, default_device = True, 1, -1
+    code: CompiledLayer = torch._C._aoti.AOTIModelPackageLoader(str(file), "model", run_single_threaded, num_runners, default_device).run
+    return code
 
 
 def _lean(runner: LeanRunner) -> LeanLayers:

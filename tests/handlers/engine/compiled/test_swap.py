@@ -10,11 +10,13 @@ from typing import NamedTuple
 import pytest
 import torch
 from compiled_layers import BLOCK, Conversation, make_runner, shapes_of
-from tiny_models import CONFIGS, VOCAB_SIZE, make_model
+from engine_fakes import FakeRunner
+from tiny_models import CONFIGS, EOS, VOCAB_SIZE, make_model
 
 from archiver.package import ArchiveSpec, build_archive, verify_archive
 from archiver.package.compilation import with_compiled_step
-from handlers.config import COMPILED_DIR
+from handlers.config import COMPILED_DIR, EngineConfig
+from handlers.engine.build import build_engine_client
 from handlers.engine.compiled.compiler import CompilationError, compile_package
 from handlers.engine.compiled.layers import CompiledLayers
 from handlers.engine.compiled.package import Package
@@ -133,6 +135,20 @@ def test_without_a_compiler_it_is_a_warning_and_serving_goes_on(tmp_path, monkey
     assert len(Conversation(runner, PROMPTS[:1], 3).finish()[0]) == 3
 
 
+def test_the_operator_asks_for_it(cache, compiled, caplog):
+    caplog.set_level(logging.INFO)
+    config = EngineConfig(compile=True, block_tokens=BLOCK, prefill_chunk_tokens=32, kv_memory_gib=0.01)
+    client = build_engine_client(make_model(CONFIGS["llama"]), config, eos_token_ids=frozenset([EOS]))
+    client.close()
+    assert "compiled decode step: used (torch" in caplog.text
+
+
+def test_faster_kernels_stay(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    assert compile_layers(FakeRunner(), tmp_path) is None
+    assert "compiled decode step: not used, as FakeRunner is faster or cannot be compiled" in caplog.text
+
+
 @pytest.mark.parametrize("content", [b"", b"damaged"])
 def test_a_damaged_package_is_a_warning_and_serving_goes_on(tmp_path, monkeypatch, caplog, content):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -157,8 +173,12 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch, cap
 @pytest.mark.slow
 def test_a_compiler_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "false")
+    package = Package.here(shapes_of(make_runner())[0])
+    cut_short = tmp_path / f".{Path(package.file_name).stem}"
+    cut_short.mkdir()
+    (cut_short / "kernel.cpp").touch()
     with pytest.raises(CompilationError):
-        compile_package(Package.here(shapes_of(make_runner())[0]), tmp_path)
+        compile_package(package, tmp_path)
     assert [file.suffix for file in tmp_path.iterdir()] == [".lock"]
 
 
