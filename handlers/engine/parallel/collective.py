@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, distributed
 
-_TIMEOUT = timedelta(minutes=5)
+_TIMEOUT = timedelta(minutes=30)
 """How long a rank may let the others wait, most of all while it reads its weights; hung steps are the supervisor's to notice."""
 
 
