@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from archiver.plan.engines import MARQUEE
 from archiver.plan.option import Option
 from archiver.plan.static_batching import StaticBatching
 from handlers import host_limits
-from handlers.config import EngineConfig
+from handlers.config import EngineConfig, parse_engine_config
 
 _WAITING_PER_RUNNING = 3
 _FEWEST_WAITING = 64
@@ -78,7 +77,7 @@ def model_config(option: Option, batching: StaticBatching | None) -> dict[str, A
         workers = {"minWorkers": option.layout.data, "maxWorkers": option.layout.data}
         return dict(sorted({**frontend_keys(option, batching), **workers}.items()))
     settings = engine_settings(option)
-    engine = replace(EngineConfig(), **settings)
+    engine = parse_engine_config(settings)
     keys = frontend_keys(option, batching)
     if batching is None:
         keys |= {"continuousBatching": True, "batchSize": engine.frontend_places, "maxBatchDelay": 1}
@@ -88,7 +87,7 @@ def model_config(option: Option, batching: StaticBatching | None) -> dict[str, A
 
 def server_properties(option: Option) -> dict[str, str]:
     """Return settings for ``config.properties``: the frontend's queue, its largest body, its threads and its heap."""
-    engine = replace(EngineConfig(), **engine_settings(option))
+    engine = parse_engine_config(engine_settings(option))
     places = engine.frontend_places
     body = max(_SMALLEST_BODY, option.replica.sizes.max_model_len * _TOKEN_BYTES)
     queue = max(_SMALLEST_QUEUE, 2 * places)

@@ -14,7 +14,7 @@ from archiver.plan.model.facts import ModelFacts
 from archiver.plan.request import PlanRequest
 from archiver.plan.sizes import EngineSizes, Replica
 from archiver.plan.speed import SpeedModel
-from handlers.config import EngineConfig
+from handlers.config import parse_engine_config
 from handlers.memory_ledger import Interval, MemoryLedger
 from handlers.quant.formats import PLAIN
 from handlers.quant.machine import dotted
@@ -128,7 +128,7 @@ def _with(request: PlanRequest, replica: Replica) -> Option:
 
 def _first_sizes(request: PlanRequest, layout: Layout) -> EngineSizes:
     """Return what the user set, the defaults for the rest, and as many sequences as the load has or a device may run."""
-    engine, most = replace(EngineConfig(), **request.settings), _MOST_RUNNING[request.hardware.device]
+    engine, most = parse_engine_config(request.settings), _MOST_RUNNING[request.hardware.device]
     share = most if request.workload.concurrency is None else min(math.ceil(request.workload.concurrency / layout.data), _MANAGEABLE)
     return EngineSizes(
         max_model_len=engine.max_model_len or request.model.max_model_len or request.workload.sequence_tokens.p95,
