@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from handlers.config import COMPILED_DIR, HandlerConfig
+from handlers.config import HandlerConfig
 from handlers.driver import Cadence, ContinuousDriver
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
@@ -14,6 +14,7 @@ from handlers.engine.control import describe_engine, describe_memory, engine_com
 from handlers.engine.memory.turn import loading_turn
 from handlers.engine.parallel.start import starting_ranks
 from handlers.engine.process.client import start_process_client
+from handlers.engine.surroundings import Surroundings
 from handlers.errors import InvalidRequest
 from handlers.frontend import read_batch, write_replies
 from handlers.hooks import HandlerHooks
@@ -62,23 +63,10 @@ class ContinuousGenerationMixin(HandlerHooks):
         """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""
         with loading_turn() as memory, starting_ranks(self) as ranks:
             model = self.load_model()
-            return build_engine_client(
-                model,
-                self.config.engine,
-                eos_token_ids=eos_token_ids(model),
-                max_queued_tokens=self.config.limits.max_queued_tokens,
-                memory=memory,
-                ledger=read_memory_ledger(self.model_dir),
-                ranks=ranks,
-                draft_model=self._load_draft_model(),
-                compiled_dir=self.model_dir / COMPILED_DIR,
-            )
-
-    def _load_draft_model(self) -> Any:
-        speculation = self.config.engine.speculation
-        if speculation.method != "draft":
-            return None
-        return self.load_weights(Checkpoint.open(self.model_dir / speculation.draft_model, self.config.model))
+            draft = Checkpoint.open_draft(self.model_dir, self.config)
+            around = Surroundings.of(self.model_dir, memory, ranks, self.load_weights(draft) if draft else None)
+            eos, max_queued_tokens = eos_token_ids(model), self.config.limits.max_queued_tokens
+            return build_engine_client(model, self.config.engine, eos_token_ids=eos, max_queued_tokens=max_queued_tokens, around=around)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one call of the frontend, which lists every live request; a worker that is served directly never comes here."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handlers.config import ModelConfig
+from handlers.config import HandlerConfig, ModelConfig
 from handlers.errors import ConfigError
 from handlers.gguf_file import GgufFile, find_gguf
 from handlers.quant.quantization_config import StoredQuantization, find_quantization
@@ -48,6 +48,12 @@ class Checkpoint:
                 "or, if you trust their author, set handler.model.allow_pickle: true"
             )
         return cls(directory, config)
+
+    @classmethod
+    def open_draft(cls, model_dir: Path, config: HandlerConfig) -> Checkpoint | None:
+        """Check the checkpoint of the draft model that the configuration asks for; None if it asks for none. Raises as ``open``."""
+        speculation = config.engine.speculation
+        return cls.open(model_dir / speculation.draft_model, config.model) if speculation.method == "draft" else None
 
     @functools.cached_property
     def sampling_defaults(self) -> SamplingParams:

@@ -14,6 +14,7 @@ from handlers.config import EngineConfig
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
 from handlers.engine.memory.device import memory_of
+from handlers.engine.surroundings import Surroundings
 from tests.bench.gpu.roofline import Roofline
 from tests.bench.gpu.rows import Cell
 from tests.bench.gpu.shapes import random_model
@@ -103,7 +104,7 @@ def open_engine(setup: Setup) -> Iterator[EngineClient]:
     """Make a model and an engine over it that has generated a little: clocks and caches are warm. Nothing of it is left afterwards."""
     memory = memory_of(setup.device)  # from before the model
     model = random_model(setup.shape, setup.device)
-    client = build_engine_client(model, setup.engine_config, eos_token_ids=frozenset(), memory=memory)
+    client = build_engine_client(model, setup.engine_config, eos_token_ids=frozenset(), around=Surroundings(memory=memory))
     try:
         _warm_up(setup, client)
         yield client

@@ -1,14 +1,17 @@
 """The whole engine from a model and a configuration, and what importing it costs."""
 
+import copy
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from tiny_models import CONFIGS, EOS, FALCON, MAMBA, generate, make_model
 
-from handlers.config import EngineConfig
+from handlers.config import EngineConfig, SpeculationConfig
 from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
+from handlers.engine.surroundings import Surroundings
 from handlers.errors import ConfigError
 from handlers.requests import SamplingParams
 
@@ -70,3 +73,26 @@ def test_memory_that_holds_nothing_is_a_configuration_error():
 def test_importing_the_interface_does_not_import_torch():
     code = "import sys, handlers.engine, handlers.engine.build, handlers.engine.scheduler; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(filter(None, sys.path))}).returncode == 0
+
+
+def test_engines_that_make_no_guesses_refuse_to_be_told_to():
+    config = EngineConfig(name="generate", speculation=SpeculationConfig(method="ngram"))
+    with pytest.raises(ConfigError, match="the engine generate makes no guesses"):
+        build_engine_client(make_model(CONFIGS["llama"]), config, eos_token_ids=frozenset())
+    with pytest.raises(ConfigError, match="MambaForCausalLM cannot run on the continuous engine"):
+        build_engine_client(make_model(MAMBA), replace(config, name="auto"), eos_token_ids=frozenset())
+
+
+def test_a_draft_model_that_was_asked_for_must_be_there():
+    config = EngineConfig(kv_memory_gib=0.01, speculation=SpeculationConfig(method="draft"))
+    with pytest.raises(ConfigError, match="there is no draft model"):
+        build_engine_client(make_model(CONFIGS["llama"]), config, eos_token_ids=frozenset())
+
+
+def test_a_draft_model_with_other_tokens_is_refused():
+    config = EngineConfig(kv_memory_gib=0.01, speculation=SpeculationConfig(method="draft"))
+    other = copy.deepcopy(CONFIGS["llama"])
+    other.vocab_size = 2000
+    with pytest.raises(ConfigError, match="a vocabulary of 2000 tokens and the model one of 256"):
+        around = Surroundings(draft_model=make_model(other))
+        build_engine_client(make_model(CONFIGS["llama"]), config, eos_token_ids=frozenset(), around=around)
