@@ -48,11 +48,12 @@ def build(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 
 @pytest.fixture(scope="session")
-def server(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+def server(build: Callable[..., Path], checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
     """A server that every test leaves as it found it.
 
     ``wide`` runs 64 requests at once, ``narrow`` 2 with 2 more waiting; ``stock``, built by torch-model-archiver, runs 8 and lets the
-    others wait; ``batched`` is the static path; ``authors`` a user's own handler. All have the same weights.
+    others wait; ``batched`` is the static path; ``authors`` a user's own handler; ``guessing`` has a draft model, which knows everything.
+    All have the same weights.
     """
     queueing = build("queueing", format="dir", settings={"engine": {"max_running": 8, "max_waiting": 256}})
     archives = [
@@ -61,6 +62,7 @@ def server(build: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory)
         build_with_torch_model_archiver("stock", queueing, tmp_path_factory.mktemp("stock")),
         build("batched", handler=BATCHED_HANDLER),
         build("authors", handler=AUTHORS_HANDLER),
+        build("guessing", draft_model=checkpoint, settings={"engine": {"speculation": {"method": "draft"}}}),
     ]
     with TorchServe.start([ServedModel.from_archive(archive) for archive in archives]) as server:
         workers = [server.worker_pids(model.name) for model in server.models]
@@ -81,9 +83,9 @@ def wide(client_of: ClientOf) -> ModelClient:
     return client_of("wide")
 
 
-@pytest.fixture(params=["wide", "batched"])
+@pytest.fixture(params=["wide", "batched", "guessing"])
 def client(request: pytest.FixtureRequest, client_of: ClientOf) -> ModelClient:
-    """The client of the continuous path, and then that of the static one: whoever asks one request sees no difference."""
+    """The client of the continuous path, of the static one, and of one that guesses: whoever asks one request sees no difference."""
     return client_of(request.param)
 
 
