@@ -8,7 +8,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from handlers.engine.parallel.collective import Collective
@@ -23,14 +23,15 @@ _MOMENT_S = 1.0
 class Ranks:
     """The ranks from 1 on, by their number at the other ends of ``connections``. One thread may use it.
 
+    ``meet`` waits for all of them, and returns what is exchanged with.
     When one of them hangs up, this process ends: in the middle of an exchange it could do nothing else, as NCCL waits for ever for a peer
     that is gone. The supervisor of this process starts another, and the kernel ends the ranks that are left.
     """
 
-    def __init__(self, connections: Mapping[int, socket.socket], collective: Collective) -> None:
-        self.collective = collective
+    def __init__(self, connections: Mapping[int, socket.socket], meet: Callable[[], Collective]) -> None:
         self._connections = connections
-        threading.Thread(target=self._watch, name="ranks", daemon=True).start()
+        threading.Thread(target=self._watch, name="ranks", daemon=True).start()  # now: one that has ended would be waited for in vain
+        self.collective = meet()
 
     def send(self, order: Order) -> None:
         """Tell all ranks; they carry out orders one after the other."""

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from handlers.engine.parallel.orders import Load, encode_order
@@ -42,7 +43,7 @@ def starting_ranks(handler: EngineBuilder) -> Iterator[Ranks | None]:
             variables = rank_environment(rank, gpus, num_threads)
             start_child("handlers.engine.parallel.rank", theirs.fileno(), store_fd, variables=variables)
         connections[rank].sendall(encode_order(Load(rank, num_ranks, source)))
-    yield Ranks(connections, ProcessGroup(0, num_ranks, store_fd))
+    yield Ranks(connections, partial(ProcessGroup, 0, num_ranks, store_fd))
 
 
 def rank_environment(rank: int, gpus: Sequence[str], num_threads: int) -> dict[str, str]:

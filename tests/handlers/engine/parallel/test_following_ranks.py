@@ -170,14 +170,15 @@ WATCHER = """
 import logging, socket, sys, time
 from handlers.engine.parallel.ranks import Ranks
 logging.basicConfig(stream=sys.stdout)
+def meet():
+    print("ready", flush=True)
+    time.sleep(60)
 one, other = socket.socketpair()
-ranks = Ranks({1: one, 2: socket.socket(fileno=int(sys.argv[1]))}, None)
-print("ready", flush=True)
-time.sleep(60)
+Ranks({1: one, 2: socket.socket(fileno=int(sys.argv[1]))}, meet)
 """
 
 
-def test_a_rank_that_ends_takes_rank_0_with_it():
+def test_a_rank_that_ends_takes_rank_0_with_it_even_before_they_have_met():
     ours, theirs = socket.socketpair()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", WATCHER, str(theirs.fileno())]
