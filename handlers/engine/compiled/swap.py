@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -35,16 +35,16 @@ def compile_layers(runner: Runner, archived: Path | None) -> Thread | None:
     if packages is None:
         logger.info("compiled decode step: not used, as quantized weights have kernels of their own")
         return None
-    caches = list(_own_cache())
-    files = _find(packages, [*caches, archived] if archived else caches)
+    if archived is not None:
+        _explain_misfits(packages, archived)
+    cache = _own_cache()
+    files = _find(packages, [directory for directory in (archived, cache) if directory is not None])
     if files is not None:
         _use(runner, files)
         return None
-    if archived:
-        _explain_misfits(packages, archived)
-    if not caches:
+    if cache is None:
         return None
-    thread = Thread(target=_compile, args=(runner, packages, caches[0]), name="compile", daemon=True)
+    thread = Thread(target=_compile, args=(runner, packages, cache), name="compile", daemon=True)
     thread.start()
     return thread
 
@@ -76,25 +76,29 @@ def _lean(runner: LeanRunner) -> LeanLayers:
     return runner.layers
 
 
-def _own_cache() -> Iterator[Path]:
+def _own_cache() -> Path | None:
     try:
-        yield private_cache("compiled")
+        return private_cache("compiled")
     except OSError as error:
         logger.warning("compiled decode step: there is no place to keep it: %s", error)
+        return None
 
 
 def _find(packages: Mapping[LayerShape, Package], directories: Sequence[Path]) -> dict[LayerShape, Path] | None:
-    """Return the file of each package, or None if one of them is nowhere."""
-    places = ((shape, directory / package.file_name) for shape, package in packages.items() for directory in directories)
+    """Return the file of each package, in the first directory that has it; None if one of them is nowhere."""
+    places = ((shape, directory / package.file_name) for shape, package in packages.items() for directory in reversed(directories))
     files = {shape: file for shape, file in places if file.is_file()}
     return files if len(files) == len(packages) else None
 
 
 def _explain_misfits(packages: Mapping[LayerShape, Package], archived: Path) -> None:
+    """Say of each package in the archive why it is not used, unless all that are wanted are there."""
     wanted = {package.file_name: package for package in packages.values()}
-    for file in sorted(archived.glob(f"*{SUFFIX}")):
-        if file.name not in wanted:
-            logger.warning("compiled decode step in the archive: %s: not used", next(iter(wanted.values())).misfit(file))
+    there = {file.name: file for file in archived.glob(f"*{SUFFIX}")}
+    if wanted.keys() <= there.keys():
+        return
+    for name in sorted(there.keys() - wanted.keys()):
+        logger.warning("compiled decode step in the archive: %s: not used", next(iter(wanted.values())).misfit(there[name]))
 
 
 def _compile(runner: LeanRunner, packages: Mapping[LayerShape, Package], cache: Path) -> None:
