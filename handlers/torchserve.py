@@ -22,6 +22,7 @@ from handlers.telemetry import Metric, report_loading
 from handlers.torchrun import is_idle_worker, with_ranks
 from handlers.torchserve_worker import adapt_worker, report_metric, send_intermediate, worker_name
 from handlers.wire.codec import Codec
+from handlers.worker_gpus import show_engines_their_gpus, use_own_gpu
 
 if "ts" in sys.modules:  # A TorchServe worker. Elsewhere (packaging, tests) the import would cost seconds: its module imports torch.
     from ts.torch_handler.base_handler import BaseHandler
@@ -64,7 +65,10 @@ class TorchServeHandler(HandlerHooks, BaseHandler):  # type: ignore[misc]
         self._worker_name = worker_name(self.model_name, self.model_version)
         adapt_worker(context)
         self._gate = Gate()
-        if not keys.get("continuousBatching"):
+        if keys.get("continuousBatching"):
+            show_engines_their_gpus(keys)
+        else:
+            use_own_gpu(context.system_properties.get("gpu_id"))
             self.take_orders(self._gate.commands())
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:

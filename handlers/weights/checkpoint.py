@@ -18,6 +18,8 @@ from handlers.requests import SamplingParams
 
 logger = logging.getLogger(__name__)
 
+_FITTING_SHARE = 0.9
+"""Of a GPU's free memory: the rest is for a step, and for blocks of keys and values."""
 
 # What GGUF files call the recommendations of generation_config.json, after "general.sampling.".
 _GGUF_SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "repetition_penalty": "penalty_repeat"}
@@ -80,7 +82,7 @@ class Checkpoint:
         return None if self.gguf else find_quantization(self.settings)
 
     def load(self, *, quantization: Any = None, dtype: str | None = None) -> Any:
-        """Return the transformers model, ready for inference: on the GPUs there are (accelerate's ``device_map``), else on the CPU.
+        """Return the transformers model, ready for inference: on torch's current GPU, on all of them if it is too large, or on the CPU.
 
         ``quantization`` is transformers' configuration of one; ``dtype`` goes before what the operator and the checkpoint say. A GGUF file
         is dequantized. Raises ConfigError if the files cannot be read or do not hold every tensor: transformers itself would go on with
@@ -99,7 +101,7 @@ class Checkpoint:
                 self.directory,
                 dtype=dtype or (self.config.dtype if has_gpu else self.cpu_dtype),
                 quantization_config=quantization,
-                device_map="auto" if has_gpu else None,
+                device_map=self._device_map() if has_gpu else None,
                 local_files_only=True,
                 use_safetensors=None if self.config.allow_pickle else True,
                 trust_remote_code=self.config.trust_remote_code,
@@ -112,6 +114,20 @@ class Checkpoint:
             raise ConfigError(f"{self.directory.name}/ lacks {len(missing)} tensors of its model, {missing[0]} for one")
         logger.info("loaded %s: %d parameters, %s, on %s", type(model).__name__, model.num_parameters(), model.dtype, model.device)
         return model.eval()
+
+    def _device_map(self) -> Any:
+        """Return where to load, for accelerate: its "auto" spreads what fits into one GPU over all, which no fast runner of ours takes."""
+        import torch
+
+        current = torch.cuda.current_device()
+        files = self._weight_bytes()
+        return {"": current} if files <= _FITTING_SHARE * torch.cuda.mem_get_info(current)[0] else "auto"
+
+    def _weight_bytes(self) -> int:
+        """Return about what the weights take in memory: what their files take, four times that for GGUF, which is dequantized."""
+        if self.gguf:
+            return 4 * self.gguf.path.stat().st_size
+        return sum(file.stat().st_size for pattern in ("*.safetensors", "pytorch_model*.bin") for file in self.directory.glob(pattern))
 
     @property
     def cpu_dtype(self) -> Any:
