@@ -172,19 +172,20 @@ class Engine:
 
     def recover(self) -> list[Event]:
         """After ``step`` raised: fail the sequences that took part, and start afresh with the others."""
-        took_part = [chunk.sequence_id for chunk in self._plan.chunks]
-        took_part += [chunk.sequence_id for launched in self._launched for chunk, _ in launched.chunks]
-        victims = [each for each in dict.fromkeys(took_part) if each in self._sequences] or list(self._sequences)  # or nobody knows who
+        live = list(self._sequences.values())
+        took_part = {self._sequences.get(chunk.sequence_id) for chunk in self._plan.chunks}
+        took_part.update(sequence for launched in self._launched for _, sequence in launched.chunks)
+        victims = [sequence for sequence in live if sequence in took_part] or live  # or nobody knows who
         self._plan = StepPlan(())
         self._launched.clear()
-        for sequence_id in victims:
-            self._drop(self._sequences[sequence_id])
+        for sequence in victims:
+            self._drop(sequence)
         self._scheduler.restart(self._sequences.values())
         try:
             self._runner.reset()
         except Exception:  # a lost device: every later step will fail its sequences with the same clear error
             logger.exception("the runner could not be reset")
-        return [*self._take_events(), *(Event(sequence_id, finish_reason="error", error=CRASHED) for sequence_id in victims)]
+        return [*self._take_events(), *(Event(sequence.id, finish_reason="error", error=CRASHED) for sequence in victims)]
 
     def stats(self) -> EngineStats:
         """Return what the engine itself can count: nothing that needs a clock."""
@@ -220,7 +221,7 @@ class Engine:
         """Whether the next step can be planned before it is known what the one that runs samples."""
         if self._pipelined is None or self._speculation is not None:
             return False
-        return not any(looks_back(sequence.params) for launched in self._launched for _, sequence in launched.chunks)
+        return not any(chunk.samples and looks_back(sequence.params) for launched in self._launched for chunk, sequence in launched.chunks)
 
     def _launch(self) -> bool:
         """Have the device compute the next step; False if there is nothing to do."""
@@ -306,7 +307,6 @@ class Engine:
         """Take in what has been drawn, until no more than ``num_left`` steps run; what ended meanwhile has no use for it."""
         while len(self._launched) > num_left:
             rows = list(self._launched[0].rows())
-            self._launched.popleft()
             live = [each for each in rows if self._sequences.get(each[1].id) is each[1]]
             for chunk, sequence, _ in live:
                 if sequence.block_ids is chunk.block_ids:  # it was not preempted
@@ -314,6 +314,7 @@ class Engine:
             for chunk, sequence, samples in live:
                 if chunk.samples:
                     self._take(chunk, sequence, samples)
+            self._launched.popleft()  # last: until then ``recover`` has to know of it
 
     def _take(self, chunk: Chunk, sequence: Sequence, samples: list[Sample | None]) -> None:
         if samples[0] is None:

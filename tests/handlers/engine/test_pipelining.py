@@ -69,6 +69,14 @@ def test_who_is_penalized_for_what_was_said_waits_for_it(rig: EngineRig, penalty
     assert all(rows == [None] for rows in late_rows(rig))
 
 
+def test_nobody_waits_while_a_prompt_is_read_whose_answer_will_be_penalized(rig: EngineRig):
+    rig.add("a", [1, 2], greedy(6))
+    rig.step()
+    rig.add("penalized", list(range(30)), greedy(1, frequency_penalty=0.5))
+    rig.finish()
+    assert late_rows(rig) == [[None], [0, None], [0, None], [0, None], [0, None], [None]]
+
+
 def test_guesses_need_to_know_what_they_follow():
     rig = EngineRig(SeesPlans(), speculation=Speculation(FakeDrafter(3), max_draft_tokens=4, max_rows=16))
     rig.add("a", [1, 2], greedy(12))
@@ -114,3 +122,16 @@ def test_a_crash_fails_those_of_the_step_that_runs_too(rig: EngineRig):
     assert rig.outcome.last["a"].finish_reason == "error"
     rig.add("after", [3, 3], greedy(3))
     assert rig.finish().token_ids["after"] == continuation([3, 3], 5, frozenset())
+
+
+def test_a_crash_spares_one_that_has_the_name_of_another_in_the_step_that_runs(rig: EngineRig):
+    rig.add("a", [1, 2], greedy(9))
+    rig.step()
+    rig.cancel("a")
+    del rig.outcome.last["a"]
+    for name in "bcdea":  # the last one waits
+        rig.add(name, [3, 4], greedy(3))
+    rig.runner.failures = {2: RuntimeError("boom")}
+    rig.step()
+    assert rig.outcome.last.keys() == set("bcde")
+    assert rig.finish().token_ids["a"] == continuation([3, 4], 5, frozenset())
