@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from archiver.errors import ArchiverError, UsageError
 from archiver.package.archive import ArchiveSpec
+from archiver.package.checkpoint import weights_format
 from archiver.package.model_config import handler_config, load_model_config
 from handlers.config import HandlerConfig
 from handlers.errors import ConfigError
+from handlers.quant.formats import PLAIN
 
 if TYPE_CHECKING:
     from handlers.engine.compiled.package import Package
@@ -50,9 +52,9 @@ def _packages(spec: ArchiveSpec, config: HandlerConfig) -> tuple[Package, ...]:
     from handlers.weights.checkpoint import Checkpoint
 
     try:
+        if weights_format(spec.source) is not PLAIN or config.quantization.recipe != "none":
+            raise UsageError(f"{spec.source} is served with quantized weights, which have kernels of their own; {_INSTEAD}")
         checkpoint = Checkpoint.open(spec.source, config.model)
-        if checkpoint.gguf or checkpoint.quantization or config.quantization.recipe != "none":
-            raise UsageError(f"{spec.source} has quantized weights, whose kernels are compiled already: {_INSTEAD}")
         settings = AutoConfig.from_pretrained(spec.source, local_files_only=True, trust_remote_code=config.model.trust_remote_code)
         dtype = checkpoint.gpu_dtype if torch.cuda.is_available() else checkpoint.cpu_dtype
         return packages_for(settings, dtype, config.engine.block_tokens)

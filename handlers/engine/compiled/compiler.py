@@ -116,8 +116,7 @@ def _take_packed_weights_as_inputs() -> None:
 
 
 def _shape_from(fields: dict[str, Any]) -> LayerShape:
-    operands = tuple(None if size is None else tuple(size) for size in fields["operands"])
-    return LayerShape(**fields | {"operands": operands})
+    return LayerShape(**fields | {"weights": tuple(None if size is None else tuple(size) for size in fields["weights"])})
 
 
 if __name__ == "__main__":

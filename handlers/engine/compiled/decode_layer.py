@@ -13,16 +13,18 @@ from handlers.engine.linear import DenseLinear
 from handlers.engine.paged_cache import PagedCache
 from handlers.engine.step_layout import AttentionGroup, StepLayout
 
+_NUM_LINEARS = 4  # qkv, output, gate_up, down
+
 
 @dataclass(frozen=True)
 class LayerShape:
     """All that a layer's code depends on: not its weights, nor how many rows, blocks and layers there are.
 
-    ``operands`` are the sizes of its weights in the order of ``operands_of``, None for one that it has not. ``is_packed``: those of its
-    linear layers lie in oneDNN's own layout.
+    ``weights`` are their sizes in the order of ``weights_of``, None for one that it has not. ``is_packed``: those of its linear layers lie
+    in oneDNN's own layout.
     """
 
-    operands: tuple[tuple[int, ...] | None, ...]
+    weights: tuple[tuple[int, ...] | None, ...]
     is_packed: bool
     num_heads: int
     num_kv_heads: int
@@ -36,18 +38,14 @@ class LayerShape:
 
     @classmethod
     def of(cls, layer: LeanLayer, block_tokens: int) -> LayerShape | None:
-        """Return the shape of ``layer``, or None if it has quantized weights or a soft cap, which are not compiled."""
-        linears = (layer.qkv, layer.output, layer.gate_up, layer.down)
-        if layer.scoring.softcap is not None or not all(isinstance(linear, DenseLinear) for linear in linears):
-            return None
-        operands = operands_of(layer)
-        given = [operand for operand in operands if operand is not None]
-        is_packed = [linear.is_packed for linear in linears if isinstance(linear, DenseLinear)]
-        if len({operand.dtype for operand in given}) > 1 or len(set(is_packed)) > 1:
+        """Return the shape of ``layer``; None for quantized weights, several dtypes or a soft cap, which are not compiled."""
+        linears, weights = _dense_linears(layer), weights_of(layer)
+        kinds = {weight.dtype for weight in weights if weight is not None}, {linear.is_packed for linear in linears}
+        if layer.scoring.softcap is not None or len(linears) < _NUM_LINEARS or any(len(kind) > 1 for kind in kinds):
             return None
         return cls(
-            operands=tuple(None if operand is None else tuple(operand.shape) for operand in operands),
-            is_packed=is_packed[0],
+            weights=tuple(None if weight is None else tuple(weight.shape) for weight in weights),
+            is_packed=linears[0].is_packed,
             num_heads=layer.num_heads,
             num_kv_heads=layer.num_kv_heads,
             head_dim=layer.head_dim,
@@ -62,12 +60,14 @@ class LayerShape:
     @property
     def hidden(self) -> int:
         """The width of the residual stream."""
-        return self.operands[0][0] if self.operands[0] else 0
+        input_norm = self.weights[0]
+        assert input_norm is not None
+        return input_norm[0]
 
     def layer(self, given: tuple[Tensor, ...]) -> LeanLayer:
-        """Return the layer with the weights ``given``: those that it has, in order."""
+        """Return the layer whose weights, those that it has, are ``given``."""
         weights = iter(given)
-        input_norm, post_norm, query_norm, key_norm, *linears = (None if size is None else next(weights) for size in self.operands)
+        input_norm, post_norm, query_norm, key_norm, *linears = (None if size is None else next(weights) for size in self.weights)
         assert input_norm is not None and post_norm is not None
         pairs = zip(linears[::2], linears[1::2], strict=True)
         qkv, output, gate_up, down = (DenseLinear(weight, bias, self.is_packed) for weight, bias in pairs if weight is not None)
@@ -77,11 +77,14 @@ class LayerShape:
         )  # fmt: skip
 
 
-def operands_of(layer: LeanLayer) -> tuple[Tensor | None, ...]:
-    """Return the weights of a layer whose linear ones are all dense."""
-    linears = (layer.qkv, layer.output, layer.gate_up, layer.down)
-    pairs = (pair for linear in linears if isinstance(linear, DenseLinear) for pair in (linear.weight, linear.bias))
+def weights_of(layer: LeanLayer) -> tuple[Tensor | None, ...]:
+    """Return the weights of the norms, then weight and bias of each dense linear layer."""
+    pairs = (pair for linear in _dense_linears(layer) for pair in (linear.weight, linear.bias))
     return (layer.input_norm, layer.post_norm, layer.query_norm, layer.key_norm, *pairs)
+
+
+def _dense_linears(layer: LeanLayer) -> list[DenseLinear]:
+    return [linear for linear in (layer.qkv, layer.output, layer.gate_up, layer.down) if isinstance(linear, DenseLinear)]
 
 
 class DecodeLayer(nn.Module):
@@ -128,5 +131,5 @@ def example_inputs(shape: LayerShape) -> tuple[Tensor, ...]:
         torch.zeros(num_rows, width, dtype=torch.long, device=device),
         blocks,
         blocks.clone(),
-        *(torch.zeros(size, dtype=dtype, device=device) for size in shape.operands if size is not None),
+        *(torch.zeros(size, dtype=dtype, device=device) for size in shape.weights if size is not None),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from handlers.engine.compiled.decode_layer import operands_of
+from handlers.engine.compiled.decode_layer import weights_of
 from handlers.engine.lean_layers import LeanLayers, Rotation
 from handlers.engine.paged_cache import PagedCache
 from handlers.engine.step_layout import AttentionGroup, StepLayout
@@ -42,7 +42,7 @@ class CompiledLayers:
     def __init__(self, lean: LeanLayers, codes: Sequence[CompiledLayer], block_tokens: int) -> None:
         self._lean = lean
         self._block_tokens = block_tokens
-        weights = ([weight for weight in operands_of(layer) if weight is not None] for layer in lean.layers)
+        weights = ([weight for weight in weights_of(layer) if weight is not None] for layer in lean.layers)
         self._calls = list(zip(codes, weights, strict=True))
 
     def advance(self, residual: Tensor, rotation: Rotation, layout: StepLayout, cache: PagedCache) -> Tensor:

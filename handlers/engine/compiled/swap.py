@@ -33,7 +33,7 @@ def compile_layers(runner: Runner, archived: Path | None) -> Thread | None:
         return None
     packages = packages_of(runner)
     if packages is None:
-        logger.info("compiled decode step: not used, as quantized weights have kernels of their own")
+        logger.info("compiled decode step: not used, as quantized or divided weights have code of their own")
         return None
     if archived is not None:
         _explain_misfits(packages, archived)
