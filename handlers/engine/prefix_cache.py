@@ -55,7 +55,7 @@ class PrefixCache:
         for block in shared:
             self._pool.share(block)
         sequence.block_ids = [*shared, *(self._pool.allocate() for _ in range(num_missing))]
-        sequence.num_computed = sequence.num_launched = len(shared) * self._block_tokens
+        sequence.num_computed = sequence.num_launched = sequence.num_shared_tokens = len(shared) * self._block_tokens
         for block_hash in self._hashes(sequence, len(sequence.token_ids))[len(shared) :]:
             self._computing.setdefault(block_hash, sequence)
         return True

@@ -199,7 +199,7 @@ class Scheduler:
         if sequence.started_s is not None:
             return  # it was preempted
         sequence.started_s = now_s
-        sequence.num_cached_tokens = sequence.num_computed
+        sequence.num_cached_tokens = sequence.num_shared_tokens
         self.queried_tokens += sequence.num_prompt_tokens
         self.cached_tokens += sequence.num_cached_tokens
 

@@ -50,6 +50,8 @@ class Sequence:
     num_launched: int = field(init=False, default=0)
     num_computed: int = field(init=False, default=0)
     block_ids: list[int] = field(init=False, default_factory=list)
+    num_shared_tokens: int = field(init=False, default=0)
+    """Those in blocks that it found computed when it was given these."""
     block_hashes: list[bytes] = field(init=False, default_factory=list)
     """Of its full blocks, as far as they have been needed."""
     awaited_hash: bytes | None = field(init=False, default=None)

@@ -117,9 +117,9 @@ class ModelDrafter:
     def _begin(self, wish: Wish) -> _Guess:
         sequence, progress = wish.sequence, self._progress.get(wish.sequence.id)
         if progress is None:
-            progress = self._progress[sequence.id] = _Progress(sequence.block_ids, sequence.num_cached_tokens)
+            progress = self._progress[sequence.id] = _Progress(sequence.block_ids, sequence.num_shared_tokens)
         elif progress.block_ids is not sequence.block_ids:  # it was preempted
-            progress.block_ids, progress.num_read = sequence.block_ids, 0
+            progress.block_ids, progress.num_read = sequence.block_ids, min(progress.num_read, sequence.num_shared_tokens)
         # What it read beyond the tokens that were right was overwritten or is about to be: all but the last one are certain.
         return _Guess(wish, min(progress.num_read, len(sequence.token_ids) - 1))
 

@@ -12,7 +12,11 @@ from test_runners import BLOCK, MAX_MODEL_LEN, make_engine, make_runner, random_
 from tiny_models import CONFIGS, generate, make_model
 
 from handlers.engine.lean_runner import LeanRunner
+from handlers.engine.prefix_cache import PrefixCache
+from handlers.engine.scheduler import Chunk
+from handlers.engine.sequence import Sequence
 from handlers.engine.speculation.draft_model import DraftedRunner, ModelDrafter
+from handlers.engine.speculation.drafter import Wish
 from handlers.engine.speculation.ngram import NgramDrafter
 from handlers.engine.speculation.speculation import Speculation
 from handlers.engine.transformers_runner import TransformersRunner
@@ -156,6 +160,30 @@ class TestDraftModel:
         stats = engine.stats()
         assert stats.preemptions > 0
         assert stats.accepted_tokens > 0.7 * stats.drafted_tokens
+
+
+def test_the_draft_model_reads_anew_what_a_preempted_sequence_does_not_share():
+    runner = FakeRunner()
+    drafter = ModelDrafter(runner, vocab_size=runner.vocab_size, prompt_tokens=64)
+    sequence = Sequence("a", [*range(10)], greedy(), seed=0, max_len=20, end_token_ids=frozenset())
+    cache = PrefixCache(num_blocks=8, block_tokens=4)
+
+    def start_of_guess() -> int:
+        chunk = Chunk("a", 9, (9,), sequence.block_ids, samples=True)
+        drafter.draft([Wish(sequence, chunk, num_tokens=1)])
+        return runner.plans[-1].chunks[0].start
+
+    cache.begin(sequence, reserve=0)
+    sequence.num_cached_tokens = 8  # at its first start, before it was preempted
+    assert start_of_guess() == 0
+    cache.advance(sequence, 9)
+    cache.release(sequence)
+    cache.begin(sequence, reserve=0)
+    assert start_of_guess() == 8
+    cache.clear()
+    sequence.rewind()
+    cache.begin(sequence, reserve=0)
+    assert start_of_guess() == 0
 
 
 class ConstantDrafter:
