@@ -12,6 +12,8 @@ _SIZES = (4, 3, 2, 1)
 _MOST_GUESSES = {1: 4}
 """After so short a match no more is guessed: it is often a coincidence."""
 _RECENT_TOKENS = 16_384
+_STEP_TOKENS = 8192
+"""So many of a prompt are read in a step, in some 20 ms: a long one must not make all others wait."""
 _BETWEEN = -1
 """Between two sequences: no token, so that no guess crosses it."""
 
@@ -70,7 +72,9 @@ class NgramDrafter:
     def _guess(self, wish: Wish) -> list[int]:
         token_ids = wish.sequence.token_ids
         own = self._own.setdefault(wish.sequence.id, NgramIndex())
-        own.extend(token_ids[len(own) :])
+        own.extend(token_ids[len(own) : len(own) + _STEP_TOKENS])
+        if len(own) < len(token_ids):
+            return []
         for size in _SIZES:
             if size > len(token_ids):
                 continue

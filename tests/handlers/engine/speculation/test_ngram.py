@@ -68,6 +68,12 @@ def test_old_answers_are_forgotten(monkeypatch):
     assert [guess(drafter, sequence_of([answer[1]], str(answer[1])), 1) for answer in answers] == [[], [12], [22]]
 
 
+def test_a_long_prompt_is_read_in_the_course_of_some_steps(monkeypatch):
+    monkeypatch.setattr("handlers.engine.speculation.ngram._STEP_TOKENS", 3)
+    drafter, sequence = NgramDrafter(), sequence_of([1, 2, 3, 4, 5, 6, 1, 2])
+    assert [guess(drafter, sequence) for _ in range(3)] == [[], [], [3, 4, 5, 6]]
+
+
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=60), st.integers(1, 8), st.lists(st.integers(1, 59), max_size=4))
 def test_guesses_are_what_a_search_finds(token_ids, num_tokens, cuts):
     drafter = NgramDrafter()
