@@ -137,10 +137,21 @@ def _draw(logits: Tensor, params: list[SamplingParams], uniforms: list[float]) -
     if any(row.min_p for row in params):
         weights.masked_fill_(weights < min_p, 0.0)  # less likely than min_p times the most likely one (Nguyen et al. 2024)
     _filter_top(weights, params)
-    cumulative = torch.cumsum(weights, dim=-1, out=weights)  # in place: fresh pages cost more than the arithmetic
+    cumulative = _cumulative(weights)
     targets = numbers * cumulative[:, -1:]  # below the last sum, as 1 - 2**-24 is
     token_ids = torch.searchsorted(cumulative, targets, right=True)[:, 0]
     return token_ids.masked_fill(~peaks[:, 0].isfinite(), -1)
+
+
+def _cumulative(weights: Tensor) -> Tensor:
+    """Return the sums along each row, in which a token of weight 0 must add nothing.
+
+    A GPU adds in pairs, and the next sum may be larger by rounding alone: of the numbers that are drawn, which are multiples of 2**-24,
+    hardly any lies between two such sums of 53 bits, but many between those of 24.
+    """
+    if weights.device.type == "cuda":
+        return weights.cumsum(dim=-1, dtype=torch.float64)
+    return torch.cumsum(weights, dim=-1, out=weights)  # one after the other, and in place: fresh pages cost more than the arithmetic
 
 
 def _filter_top(weights: Tensor, params: list[SamplingParams]) -> None:

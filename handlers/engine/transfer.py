@@ -10,11 +10,15 @@ from torch import Tensor
 
 
 def on_device(values: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a tensor of numbers, or of rows of them; the copy to a GPU takes its turn behind what was launched before.
+    """Return a tensor of numbers, or of rows of them; see ``send``."""
+    return send(torch.tensor(values, dtype=dtype), device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host's on ``device``; the copy to a GPU takes its turn behind what was launched before.
 
     From memory that is not pinned the copy would wait for all of that.
     """
-    tensor = torch.tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 

@@ -130,7 +130,6 @@ class GpuRunner:
 
     def _attention(self, step: StepInput[Tensor], max_context: int, max_query_len: int) -> PagedAttention:
         num_splits = choose_num_splits(len(step.context_lens), self._num_kv_heads, max_context, self._num_multiprocessors)
-        num_splits = 1 << num_splits.bit_length() - 1  # a kernel is compiled for each number: a power of 2 is one of few
         return PagedAttention(step, num_splits, max_query_len, self._prefill)
 
 

@@ -14,6 +14,7 @@ from handlers.engine.gpu.kernels.tiling import combine_warps, decode_tiling
 _FEWEST_KEYS = 256
 """A split: fewer are read faster than their part is combined with the others."""
 _MOST_SPLITS = 64
+"""A power of 2. One variant of ``_combine`` takes any number up to it: a request would wait for others to be compiled."""
 
 
 def choose_num_splits(num_rows: int, num_kv_heads: int, max_context: int, num_multiprocessors: int) -> int:
@@ -39,7 +40,7 @@ def decode_attention(
     ``keys`` and ``values`` are ``(num_blocks, block_tokens, num_kv_heads, head_dim)`` with the same strides and contiguous heads, in the
     query's dtype or FP8 (e4m3) with ``scales``, float32 ``(2,)``, that multiply keys and values. ``block_table`` ``(num_rows, max_blocks)``
     and ``context_lens`` ``(num_rows,)`` are int32; a row without a context is padding, and zeros. A context is read in ``num_splits``
-    parts at once, whatever its length, so that a CUDA graph of the call holds for other contexts.
+    parts at once, 64 at most, whatever its length, so that a CUDA graph of the call holds for other contexts.
     """
     num_rows, num_heads, head_dim = query.shape
     num_kv_heads, num_repeats = keys.shape[2], num_heads // keys.shape[2]
@@ -81,10 +82,10 @@ def decode_attention(
             parts,
             logs,
             output,
+            num_splits,
             HEAD_DIM=head_dim,
             DIMS=dims,
-            NUM_SPLITS=num_splits,
-            SPLITS=triton.next_power_of_2(num_splits),
+            SPLITS=_MOST_SPLITS,
             num_warps=combine_warps(dims),
         )
     return output
@@ -171,16 +172,16 @@ def _attend_to_part(
         tl.store(logs + places, maxima + tl.log2(totals), mask=repeats < NUM_REPEATS)
 
 
-@triton.jit
-def _combine(parts, logs, output, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr, NUM_SPLITS: tl.constexpr, SPLITS: tl.constexpr):
+@triton.jit(do_not_specialize=["num_splits"])
+def _combine(parts, logs, output, num_splits, HEAD_DIM: tl.constexpr, DIMS: tl.constexpr, SPLITS: tl.constexpr):
     """A program weighs the parts of one head by the logarithms, in base 2, of their softmax's sums."""
     head = tl.program_id(0).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
     splits, dims = tl.arange(0, SPLITS), tl.arange(0, DIMS)
-    sums = tl.load(logs + head * NUM_SPLITS + splits, mask=splits < NUM_SPLITS, other=float("-inf"))
+    sums = tl.load(logs + head * num_splits + splits, mask=splits < num_splits, other=float("-inf"))
     largest = tl.max(sums, axis=0)
     weights = tl.exp2(sums - tl.where(largest == float("-inf"), 0.0, largest))
     total = tl.sum(weights, axis=0)
-    is_part = (splits < NUM_SPLITS)[:, None] & (dims < HEAD_DIM)[None, :]
-    values = tl.load(parts + (head * NUM_SPLITS + splits)[:, None] * HEAD_DIM + dims[None, :], mask=is_part, other=0.0)
+    is_part = (splits < num_splits)[:, None] & (dims < HEAD_DIM)[None, :]
+    values = tl.load(parts + (head * num_splits + splits)[:, None] * HEAD_DIM + dims[None, :], mask=is_part, other=0.0)
     combined = tl.sum(values * weights[:, None], axis=0) / tl.where(total == 0.0, 1.0, total)
     tl.store(output + head * HEAD_DIM + dims, combined, mask=dims < HEAD_DIM)

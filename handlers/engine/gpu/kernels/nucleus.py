@@ -31,7 +31,8 @@ def nucleus_thresholds(weights: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     return thresholds
 
 
-@triton.jit
+# Where the second of two tables in one begins depends on the number of rows, which must not ask for another variant of the kernel.
+@triton.jit(do_not_specialize_on_alignment=["top_k", "top_p"])
 def _thresholds(weights, top_k, top_p, thresholds, row_stride, vocab_size, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     weights += row * row_stride
