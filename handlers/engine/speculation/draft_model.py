@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from handlers.engine import sequence as engine_sequence
 from handlers.engine.runner import ResizableRunner
 from handlers.engine.sampler import sample
 from handlers.engine.scheduler import Chunk, StepPlan
+from handlers.engine.sequence import Sequence
 from handlers.engine.speculation.drafter import Wish
 from handlers.engine.speculation.speculation import Lookahead
 
@@ -65,7 +64,7 @@ class _Guess:
     drafts: list[int] = field(default_factory=list)
 
     @property
-    def sequence(self) -> engine_sequence.Sequence:
+    def sequence(self) -> Sequence:
         return self.wish.sequence
 
     def chunk(self, most_tokens: int) -> Chunk:
@@ -97,7 +96,7 @@ class ModelDrafter:
         self._prompt_tokens = prompt_tokens
         self._progress: dict[str, _Progress] = {}
 
-    def draft(self, wishes: Sequence[Wish]) -> dict[str, list[int]]:
+    def draft(self, wishes: list[Wish]) -> dict[str, list[int]]:
         """Guess; see Drafter."""
         guesses = [self._begin(wish) for wish in wishes if self._can_read(wish)]
         going_on = guesses
@@ -105,7 +104,7 @@ class ModelDrafter:
             going_on = self._step(going_on)
         return {guess.sequence.id: guess.drafts for guess in guesses}
 
-    def forget(self, sequence: engine_sequence.Sequence) -> None:
+    def forget(self, sequence: Sequence) -> None:
         """See Drafter."""
         self._progress.pop(sequence.id, None)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from handlers.engine import sequence as engine_sequence
 from handlers.engine.scheduler import Chunk
+from handlers.engine.sequence import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Wish:
     The chunk's blocks reach as far as the guesses do.
     """
 
-    sequence: engine_sequence.Sequence
+    sequence: Sequence
     chunk: Chunk
     num_tokens: int
 
@@ -25,10 +25,10 @@ class Wish:
 class Drafter(Protocol):
     """Guesses the next tokens of sequences. Used by one thread."""
 
-    def draft(self, wishes: Sequence[Wish]) -> Mapping[str, Sequence[int]]:
+    def draft(self, wishes: list[Wish]) -> Mapping[str, list[int]]:
         """Return guesses by the id of the sequence: as many as are wished for, fewer, or none."""
         ...
 
-    def forget(self, sequence: engine_sequence.Sequence) -> None:
+    def forget(self, sequence: Sequence) -> None:
         """Take note of the end of a sequence."""
         ...

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from handlers.engine import sequence as engine_sequence
+from handlers.engine.sequence import Sequence
 from handlers.engine.speculation.drafter import Wish
 
 _SIZES = (4, 3, 2, 1)
@@ -29,7 +27,7 @@ class NgramIndex:
         """Tokens that it has."""
         return len(self._token_ids)
 
-    def extend(self, token_ids: Sequence[int]) -> None:
+    def extend(self, token_ids: list[int]) -> None:
         """Add tokens at the end."""
         known = self._token_ids
         for token_id in token_ids:
@@ -58,11 +56,11 @@ class NgramDrafter:
         self._own: dict[str, NgramIndex] = {}
         self._recent, self._older = NgramIndex(), NgramIndex()
 
-    def draft(self, wishes: Sequence[Wish]) -> dict[str, list[int]]:
+    def draft(self, wishes: list[Wish]) -> dict[str, list[int]]:
         """Guess; see Drafter."""
         return {wish.sequence.id: self._guess(wish) for wish in wishes}
 
-    def forget(self, sequence: engine_sequence.Sequence) -> None:
+    def forget(self, sequence: Sequence) -> None:
         """Keep what it has generated, for others, and what it was generated after."""
         self._own.pop(sequence.id, None)
         if len(self._recent) >= _RECENT_TOKENS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from collections.abc import Sequence as Row
 from dataclasses import dataclass, replace
 
 from handlers.engine.prefix_cache import PrefixCache
@@ -39,9 +38,9 @@ class Speculation:
         share = self._max_rows // len(sampling) - 1 if sampling else 0
         wishes = [wish for chunk in sampling if (wish := self._wish(chunk, sequences[chunk.sequence_id], cache, share))]
         drafts = self._drafter.draft(wishes) if wishes else {}
-        return StepPlan(tuple(_with_drafts(chunk, drafts.get(chunk.sequence_id, ())) for chunk in plan.chunks))
+        return StepPlan(tuple(_with_drafts(chunk, drafts.get(chunk.sequence_id, [])) for chunk in plan.chunks))
 
-    def accept(self, chunk: Chunk, sequence: Sequence, rows: Row[Sample | None]) -> list[Sample]:
+    def accept(self, chunk: Chunk, sequence: Sequence, rows: list[Sample | None]) -> list[Sample]:
         """Return the samples that stand: those that were guessed, and the one after them. The first of ``rows`` is no None."""
         accepted = _agreeing(chunk, rows)
         if chunk.num_drafts:
@@ -101,11 +100,11 @@ def _drafts(chunk: Chunk) -> tuple[int, ...]:
     return chunk.token_ids[len(chunk.token_ids) - chunk.num_drafts :]
 
 
-def _with_drafts(chunk: Chunk, drafts: Row[int]) -> Chunk:
+def _with_drafts(chunk: Chunk, drafts: list[int]) -> Chunk:
     return replace(chunk, token_ids=(*chunk.token_ids, *drafts), num_drafts=len(drafts)) if drafts else chunk
 
 
-def _agreeing(chunk: Chunk, rows: Row[Sample | None]) -> list[Sample]:
+def _agreeing(chunk: Chunk, rows: list[Sample | None]) -> list[Sample]:
     """Return the samples up to the first that was not guessed; one after an invalid one is none (it will turn out so without guesses)."""
     drafts = _drafts(chunk)
     agreeing = []

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
-from handlers.engine import sequence as engine_sequence
 from handlers.engine.scheduler import Chunk, StepPlan
-from handlers.engine.sequence import UNKNOWN
+from handlers.engine.sequence import UNKNOWN, Sequence
 from handlers.engine.speculation.drafter import Wish
 
 VOCAB_SIZE = 32
@@ -23,7 +21,7 @@ def read(state: int, token_id: int) -> int:
     return (state * 31 + token_id + 1) % 1_000_003
 
 
-def next_token(token_ids: Sequence[int]) -> int:
+def next_token(token_ids: list[int]) -> int:
     """What the fake model says after ``token_ids``; depends on all of them and on their order."""
     state = START
     for token_id in token_ids:
@@ -31,7 +29,7 @@ def next_token(token_ids: Sequence[int]) -> int:
     return state % VOCAB_SIZE
 
 
-def continuation(prompt: Sequence[int], max_len: int, end_token_ids: frozenset[int]) -> list[int]:
+def continuation(prompt: list[int], max_len: int, end_token_ids: frozenset[int]) -> list[int]:
     """The oracle: what one sequence generates alone."""
     token_ids, state = [], START
     for token_id in prompt:
@@ -153,10 +151,10 @@ class FakeDrafter:
         self.one_wrong_in = one_wrong_in
         self.live: set[str] = set()
 
-    def draft(self, wishes: Sequence[Wish]) -> dict[str, list[int]]:
+    def draft(self, wishes: list[Wish]) -> dict[str, list[int]]:
         return {wish.sequence.id: self._guess(wish) for wish in wishes}
 
-    def forget(self, sequence: engine_sequence.Sequence) -> None:
+    def forget(self, sequence: Sequence) -> None:
         self.live.discard(sequence.id)
 
     def _guess(self, wish: Wish) -> list[int]:
