@@ -12,7 +12,7 @@ from handlers.engine.build import build_engine_client
 from handlers.engine.client import EngineClient
 from handlers.engine.control import describe_engine, describe_memory, engine_commands
 from handlers.engine.memory.turn import loading_turn
-from handlers.engine.parallel.start import starting_ranks
+from handlers.engine.parallel.start import start_ranks
 from handlers.engine.process.client import start_process_client
 from handlers.engine.surroundings import Surroundings
 from handlers.errors import InvalidRequest
@@ -61,7 +61,8 @@ class ContinuousGenerationMixin(HandlerHooks):
 
     def build_engine(self) -> EngineClient:
         """Load the model and start an engine over it, in this process. An engine process calls it on a handler without ``initialize``."""
-        with loading_turn() as memory, starting_ranks(self) as ranks:
+        with loading_turn() as memory:
+            ranks = start_ranks(self)
             model = self.load_model()
             draft = Checkpoint.open_draft(self.model_dir, self.config)
             around = Surroundings.of(self.model_dir, memory, ranks, self.load_weights(draft) if draft else None)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,13 +18,11 @@ if TYPE_CHECKING:
     from handlers.engine.parallel.ranks import Ranks
 
 
-@contextmanager
-def starting_ranks(handler: EngineBuilder) -> Iterator[Ranks | None]:
-    """Start the ranks that share a handler's model with this process, and meet them; gives None if it has the model for itself."""
+def start_ranks(handler: EngineBuilder) -> Ranks | None:
+    """Start the ranks that share a handler's model with this process, and meet them; return None if it has the model for itself."""
     num_ranks = handler.config.engine.tensor_parallel
     if num_ranks == 1:
-        yield None
-        return
+        return None
     # Here and not above, so that whoever composes handlers may import this module without torch.
     import torch
 
@@ -43,7 +40,7 @@ def starting_ranks(handler: EngineBuilder) -> Iterator[Ranks | None]:
             variables = rank_environment(rank, gpus, num_threads)
             start_child("handlers.engine.parallel.rank", theirs.fileno(), store_fd, variables=variables)
         connections[rank].sendall(encode_order(Load(rank, num_ranks, source)))
-    yield Ranks(connections, partial(ProcessGroup, 0, num_ranks, store_fd))
+    return Ranks(connections, partial(ProcessGroup, 0, num_ranks, store_fd))
 
 
 def rank_environment(rank: int, gpus: Sequence[str], num_threads: int) -> dict[str, str]:
