@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections import deque
 from pathlib import Path
@@ -64,7 +65,7 @@ GREEDY = SamplingParams(max_tokens=24, temperature=0.0, stop_token_ids=(EOS,))
 def make_model(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Return a model whose weights are large enough that greedy output varies, the same at every call."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], dtype=dtype).eval()
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name]), dtype=dtype).eval()  # an engine changes its own
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.mul_(3)

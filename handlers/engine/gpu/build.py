@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -37,13 +38,14 @@ def make_gpu_runner(parts: DecoderParts, config: EngineConfig, num_blocks: int) 
     from handlers.engine.gpu.graphs import CudaCapture
     from handlers.engine.gpu.runner import GpuRunner
 
+    stream = torch.cuda.Stream(parts.embedding.device)  # type: ignore[no-untyped-call]
     return GpuRunner(
         parts,
         num_blocks=num_blocks,
         block_tokens=config.block_tokens,
         kv_dtype=kv_dtype(config, parts.embedding.dtype),
         prefill=_choose_prefill(parts, config),
-        new_capture=CudaCapture if config.cuda_graphs else None,
+        new_capture=partial(CudaCapture, stream) if config.cuda_graphs else None,
         max_rows=most_rows(config),
     )
 

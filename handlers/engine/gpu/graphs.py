@@ -41,18 +41,22 @@ class Capture(Protocol):
 class CudaCapture:
     """Records CUDA graphs, which share one pool of memory: none of them may need what another one has left there.
 
-    Once all of them are gone, the pool is not to be used again.
+    Once all of them are gone, the pool is not to be used again. ``stream``: no graphs of others are recorded on it, as the end of one takes
+    cuBLAS's workspace on its stream from the others (https://github.com/pytorch/pytorch/issues/193402).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Callable[[], None]) -> Replay:
         """Run it, so that kernels are compiled and libraries have their memory; then record it."""
-        compute()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):  # which a recording that fails may not leave by itself
             compute()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                compute()
         return graph.replay
 
 

@@ -19,6 +19,7 @@ from handlers.engine.gpu.kv_blocks import KVBlocks
 from handlers.engine.gpu.paged_attention import PagedAttention, Prefill
 from handlers.engine.gpu.staging import Staging
 from handlers.engine.gpu.step_input import StepInput, aligned
+from handlers.engine.memory.out_of_memory import is_out_of_memory
 from handlers.engine.scheduler import StepPlan
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class GpuRunner:
         return self._blocks.nbytes
 
     def resize(self, num_blocks: int, max_model_len: int) -> None:
-        """Have other blocks, and graphs over them; see ResizableRunner."""
+        """Have other blocks, and graphs over them; see ResizableRunner. Raises what tells that memory does not suffice for both."""
         self._graphs = None
         self._allocate(num_blocks, max_model_len)
         if self._new_capture is not None:
@@ -105,7 +106,9 @@ class GpuRunner:
                 vocab_size=self.vocab_size,
                 device=self._device,
             )
-        except Exception:  # whatever a driver, a library or a quantized layer raises
+        except Exception as error:  # whatever a driver, a library or a quantized layer raises
+            if is_out_of_memory(error):
+                raise  # with fewer blocks they can
             logger.warning("steps cannot be recorded as CUDA graphs: those of few sequences take longer", exc_info=True)
             return None
 

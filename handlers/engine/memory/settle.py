@@ -41,7 +41,6 @@ def settle_memory(
     does not hold the longest sequence that the operator set, and when the policy is to refuse what was not planned.
     """
     footprint = _warm_up(runner, memory, config)
-    footprint = replace(footprint, graphs=_graph_bytes(runner, memory))
     grant = Grant(kv_budget(config, memory, token, footprint), config.max_running)
     if ledger is not None and not is_for(ledger, memory.kind, memory.total_bytes):
         logger.info("the plan in the archive is for another device, %s: memory is not compared with it", ledger.device_name)
@@ -64,12 +63,16 @@ def kv_budget(config: EngineConfig, memory: DeviceMemory, token: TokenBytes, foo
 
 
 def _warm_up(runner: ResizableRunner, memory: DeviceMemory, config: EngineConfig) -> Footprint:
-    """Measure the largest step; on a CPU, where contexts are not what memory is short of, it is one at the beginning of a prompt."""
+    """Measure the largest step, and CUDA graphs.
+
+    On a CPU, where contexts are not what memory is short of, the step is one at the beginning of a prompt.
+    """
     is_cpu = memory.kind == "cpu"
     prompt_len = min(config.prefill_chunk_tokens, runner.max_model_len) if is_cpu else runner.max_model_len
     step = largest_step(config, runner.num_blocks, prompt_len=prompt_len, decode_len=1)
     try:
-        return measure(runner, memory, step)
+        footprint = measure(runner, memory, step)
+        return replace(footprint, graphs=_graph_bytes(runner, memory))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

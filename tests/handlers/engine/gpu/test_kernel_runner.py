@@ -170,6 +170,14 @@ def test_a_capture_that_fails_is_a_warning_and_steps_go_on(llama: DecoderParts, 
     assert torch.equal(runner.run(ONE), make_runner(llama).run(ONE))
 
 
+def test_a_capture_without_memory_is_for_whoever_chooses_the_number_of_blocks(llama: DecoderParts) -> None:
+    def fail(compute: Callable[[], None]) -> Callable[[], None]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        make_runner(llama, new_capture=lambda: fail)
+
+
 def test_keys_and_values_in_8_bits_are_close(llama: DecoderParts) -> None:
     exact, eight = make_runner(llama), make_runner(llama, kv_dtype=torch.float8_e4m3fn)
     assert eight.kv_bytes * 4 == exact.kv_bytes
