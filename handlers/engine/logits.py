@@ -44,10 +44,16 @@ def adjust(logits: Tensor, sequences: Sequence[SamplingState]) -> None:
     Biases come before penalties, as in vLLM (https://docs.vllm.ai/en/latest/api/vllm/v1/sample/sampler/). Token ids outside the vocabulary
     have no effect. Each row's result depends on that row alone.
     """
+    if not any(_changes_logits(sequence.params) for sequence in sequences):
+        return
     _add_biases(logits, sequences)
     _penalize_repetition(logits, sequences)
     _penalize_output(logits, sequences)
     _forbid_early_ends(logits, sequences)
+
+
+def _changes_logits(params: SamplingParams) -> bool:
+    return bool(params.logit_bias or params.min_tokens) or looks_back(params)
 
 
 def _add_biases(logits: Tensor, sequences: Sequence[SamplingState]) -> None:

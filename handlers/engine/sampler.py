@@ -125,7 +125,7 @@ def _rows(logits: Tensor, rows: list[int]) -> Tensor:
 def _most_likely(logits: Tensor) -> Tensor:
     """Return the argmax, -1 for an invalid row: argmax takes NaN for the largest, so the chosen logit tells."""
     peaks, token_ids = logits.max(dim=-1)
-    return token_ids.masked_fill(~peaks.isfinite(), -1)
+    return torch.where(peaks.abs() < torch.inf, token_ids, -1)
 
 
 def _draw(logits: Tensor, params: list[SamplingParams], uniforms: list[float]) -> Tensor:
