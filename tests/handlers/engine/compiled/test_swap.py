@@ -21,6 +21,7 @@ from handlers.engine.compiled.compiler import CompilationError, compile_package
 from handlers.engine.compiled.layers import CompiledLayers
 from handlers.engine.compiled.package import Package
 from handlers.engine.compiled.swap import compile_layers
+from handlers.errors import IntegrityError
 from handlers.integrity import verify_directory
 from tests.checkpoints import make_tokenizer
 
@@ -107,6 +108,10 @@ def test_an_archive_brings_it_to_another_machine_of_the_kind(cache, compiled, tm
     assert compile_layers(runner, directory / COMPILED_DIR) is None
     assert Conversation(runner, PROMPTS, MAX_TOKENS).finish() == compiled.tokens
     assert "used (torch" in caplog.text
+
+    (directory / COMPILED_DIR / "decode-0123.pt2").touch()
+    with pytest.raises(IntegrityError, match=r"added compiled/decode-0123\.pt2"):
+        verify_directory(directory)
 
 
 def test_a_package_for_something_else_is_not_used_and_said_so(cache, tmp_path, monkeypatch, caplog):
