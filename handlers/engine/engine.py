@@ -160,9 +160,9 @@ class Engine:
     def step(self) -> list[Event]:
         """Advance every running sequence by a token or more, and prompts by a chunk; a pipelined runner's events are of the step before.
 
-        Where memory does not suffice, the step is tried again with half as much in it, and those that are left out wait; nobody fails who
-        is not alone. Where the runner fails over a prompt, the sequences that were reading theirs fail alone. Whatever else it raises
-        passes through: ``recover`` then.
+        Where memory does not suffice, the step is tried again without guesses, then with half as much in it, and those that are left out
+        wait; nobody fails who is not alone. Where the runner fails over a prompt, the sequences that were reading theirs fail alone.
+        Whatever else it raises passes through: ``recover`` then.
         """
         if not self._can_run_ahead():
             self._collect(num_left=0)
@@ -225,34 +225,33 @@ class Engine:
 
     def _launch(self) -> bool:
         """Have the device compute the next step; False if there is nothing to do."""
-        may_guess = True
+        speculation = self._speculation
         while True:
-            plan = self._scheduler.schedule(self._clock())
-            if may_guess and self._speculation:
-                plan = self._speculation.extend(plan, self._sequences, self._cache)
-            self._plan = plan
+            self._plan = plan = self._scheduler.schedule(self._clock())
             if not plan.chunks:
                 return False
-            if self._try(plan):
+            if self._try(plan, speculation):
                 break
             # Not where the error was caught: while it was handled, its traceback held the tensors of the step.
             self._release_unused()
-            may_guess = False
-            if not self._allowance.cut(plan):
+            if speculation and speculation.cut():
+                speculation = None
+            elif self._allowance.cut(plan):
+                self._apply_allowance()
+            else:
                 self._plan = StepPlan(())
                 self._end(self._sequences[plan.chunks[0].sequence_id], "error", OUT_OF_MEMORY)
                 return False
-            self._apply_allowance()
         if self._allowance.note_clean_step():
             self._apply_allowance()
         self._num_steps += 1
         self._plan = StepPlan(())
         return True
 
-    def _try(self, plan: StepPlan) -> bool:
-        """Run and draw; False, with nothing changed, if memory did not suffice for it."""
+    def _try(self, plan: StepPlan, speculation: Speculation | None) -> bool:
+        """Guess, run and draw; False, with nothing changed, if memory did not suffice for it."""
         try:
-            launched = self._run(plan)
+            launched = self._run(speculation.extend(plan, self._sequences, self._cache) if speculation else plan)
         except Exception as error:
             if not self._can_retry(error):
                 raise

@@ -21,7 +21,8 @@ class Speculation:
     rejection scheme of Leviathan et al. (2023): it is accepted with the probability that the model gives it, and what comes instead
     has the distribution of the others. As the noise depends on seed and position alone, not even a sampled answer changes.
 
-    At most ``max_draft_tokens`` a sequence; a step with guesses has no more than ``max_rows`` tokens after which logits are wanted.
+    At most ``max_draft_tokens`` a sequence; a step with guesses has no more than ``max_rows`` tokens after which logits are wanted, half as
+    many each time that memory runs out in one.
     """
 
     def __init__(self, drafter: Drafter, *, max_draft_tokens: int, max_rows: int) -> None:
@@ -30,6 +31,7 @@ class Speculation:
         self._drafter = drafter
         self._max_draft_tokens = max_draft_tokens
         self._max_rows = max_rows
+        self._has_guessed = False  # in the latest step
         self._paces: dict[str, DraftPace] = {}
 
     def extend(self, plan: StepPlan, sequences: Mapping[str, Sequence], cache: PrefixCache) -> StepPlan:
@@ -37,8 +39,16 @@ class Speculation:
         sampling = [chunk for chunk in plan.chunks if chunk.samples]
         share = self._max_rows // len(sampling) - 1 if sampling else 0
         wishes = [wish for chunk in sampling if (wish := self._wish(chunk, sequences[chunk.sequence_id], cache, share))]
+        self._has_guessed = bool(wishes)  # while the drafter is asked, which may fail
         drafts = self._drafter.draft(wishes) if wishes else {}
+        self._has_guessed = any(drafts.values())
         return StepPlan(tuple(_with_drafts(chunk, drafts.get(chunk.sequence_id, [])) for chunk in plan.chunks))
+
+    def cut(self) -> bool:
+        """Guess half as much in a step from now on, as memory did not suffice; False if the latest one was without guesses."""
+        if self._has_guessed:
+            self._max_rows //= 2
+        return self._has_guessed
 
     def accept(self, chunk: Chunk, sequence: Sequence, rows: list[Sample | None]) -> list[Sample]:
         """Return the samples that stand: those that were guessed, and the one after them. The first of ``rows`` is no None."""

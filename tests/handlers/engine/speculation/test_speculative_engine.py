@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import pytest
 import torch
 from engine_fakes import FakeDrafter, FakeRunner, continuation
 from engine_rig import EngineRig, greedy
+from test_out_of_memory import NarrowRunner
 from test_runners import BLOCK, MAX_MODEL_LEN, make_engine, make_runner, random_prompts, run_staggered
 from tiny_models import CONFIGS, generate, make_model
 
@@ -91,6 +93,41 @@ class TestFakeModel:
         outcome = rig.finish()
         assert rig.engine.stats().preemptions == 0
         assert outcome.token_ids["b"] == continuation([2, 1], 8, frozenset())
+
+    def test_nobody_pays_for_guesses_that_memory_does_not_suffice_for(self):
+        rig = EngineRig(NarrowRunner(most_tokens=3), speculation=speculation(FakeDrafter(one_wrong_in=1000)))
+        rig.add("a", [1, 2], greedy(40))
+        assert rig.finish().token_ids["a"] == continuation([1, 2], 42, frozenset())
+        stats = rig.engine.stats()
+        assert 0 < stats.out_of_memory < 7
+        assert stats.accepted_tokens > 10
+        assert stats.max_running == 4
+
+    def test_a_drafter_without_memory_makes_no_guesses(self):
+        rig = EngineRig(speculation=speculation(FailingDrafter(MemoryError())))
+        rig.add("a", [1, 2], greedy(9))
+        assert rig.finish().token_ids["a"] == continuation([1, 2], 11, frozenset())
+
+    def test_a_drafter_that_fails_leaves_alone_who_waits(self):
+        drafter = FailingDrafter(RuntimeError("boom"))
+        rig = EngineRig(max_running=1, speculation=speculation(drafter))
+        rig.add("running", [1, 2], greedy(9))
+        rig.add("waiting", [3, 4], greedy(9))
+        rig.step()
+        assert rig.outcome.last.keys() == {"running"}
+
+
+@dataclass
+class FailingDrafter:
+    """Raises whenever guesses are wanted."""
+
+    error: Exception
+
+    def draft(self, wishes):
+        raise self.error
+
+    def forget(self, sequence):
+        pass
 
 
 REPETITIVE = [prompt[:6] * 4 + prompt[:9] for prompt in random_prompts(12, seed=3)]
