@@ -23,7 +23,11 @@ _PROBE_TOKENS = 8
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
 _TOLERANCE_FLOAT32 = 1e-3
 _TOLERANCE_HALF = 0.1
-"""Relative error of the logits: rounding stays far below, a term of the attention that is missing or misplaced far above."""
+_TOLERANCE_FP8 = 0.3
+"""Relative error of the logits: rounding stays far below, a term of the attention that is missing or misplaced far above.
+
+Where linear layers round their inputs to 8 bits, what two orders of adding differ by is rounded to steps 16 times as large.
+"""
 
 
 class Unfit(ConfigError):
@@ -71,8 +75,14 @@ def check_runner(model: PreTrainedModel, runner: Runner, adoption: Adoption) -> 
     if logits.shape[0] != 1:
         raise _unfit(model, "it cannot compute the logits of selected tokens alone (logits_to_keep)")
     difference = ((logits[0] - adoption.logits).norm() / adoption.logits.norm()).item()
-    if not difference <= (_TOLERANCE_FLOAT32 if model.dtype == torch.float32 else _TOLERANCE_HALF):
+    if not difference <= _tolerance(model):
         raise _unfit(model, f"its output differs by {difference:.1%} when the prompt is read in chunks")
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    if any(parameter.dtype == torch.float8_e4m3fn for parameter in model.parameters()):
+        return _TOLERANCE_FP8
+    return _TOLERANCE_FLOAT32 if model.dtype == torch.float32 else _TOLERANCE_HALF
 
 
 @dataclass
