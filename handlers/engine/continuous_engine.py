@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from handlers.config import EngineConfig
 from handlers.engine.capacity import Capacity, model_len, plan_capacity
-from handlers.engine.compatibility import adopt
+from handlers.engine.compatibility import Adoption, adopt
 from handlers.engine.engine import Engine
 from handlers.engine.gpu.build import kv_dtype
 from handlers.engine.memory.budget import TokenBytes
@@ -17,6 +17,7 @@ from handlers.engine.memory.footprint import Footprint
 from handlers.engine.memory.settle import kv_budget, settle_memory
 from handlers.engine.parallel.linear import join
 from handlers.engine.parallel.runner import choose_parallel_runner
+from handlers.engine.runner import ResizableRunner
 from handlers.engine.runners import choose_runner
 from handlers.engine.scheduler import Chunk, StepPlan
 from handlers.engine.speculation.build import add_draft_model, build_speculation
@@ -60,15 +61,7 @@ def build_continuous_engine(
         budget_bytes=kv_budget(config, memory, token, Footprint(context=memory.own_bytes())),
     )
     capacity = Capacity(_FIRST_BLOCKS, most.max_model_len)
-    choose = choose_runner if around.ranks is None else partial(choose_parallel_runner, around.ranks)
-    runner = choose(model, adoption, capacity, config)
-    if memory.kind == "cpu":
-        settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
-        runner.reset()
-    if config.compile:
-        from handlers.engine.compiled.swap import compile_layers  # here, as it loads torch's compiler
-
-        compile_layers(runner, around.compiled_dir)
+    runner = _choose(model, adoption, capacity, config, around)
     drafter = None
     if around.draft_model is not None:
         runner, drafter = add_draft_model(runner, around.draft_model, draft_adoption, capacity, config)
@@ -89,6 +82,20 @@ def build_continuous_engine(
         footprint=settled.footprint,
         release_unused=memory.release_unused,
     )
+
+
+def _choose(model: PreTrainedModel, adoption: Adoption, capacity: Capacity, config: EngineConfig, around: Surroundings) -> ResizableRunner:
+    """Return the runner of the model itself, with the threads and the compiled layers that it gets."""
+    choose = choose_runner if around.ranks is None else partial(choose_parallel_runner, around.ranks)
+    runner = choose(model, adoption, capacity, config)
+    if model.device.type == "cpu":
+        settle_num_threads(partial(runner.run, _trial_step(runner.num_blocks)), config.num_threads)
+        runner.reset()
+    if config.compile:
+        from handlers.engine.compiled.swap import compile_layers  # here, as it loads torch's compiler
+
+        compile_layers(runner, around.compiled_dir)
+    return runner
 
 
 def _trial_step(num_blocks: int) -> StepPlan:
