@@ -52,8 +52,9 @@ def build_engine_client(
                 build_continuous_engine(model, config, eos_token_ids=eos_token_ids, max_queued_tokens=max_queued_tokens, around=around)
             )
         except Unfit as error:
-            if around.ranks is not None or config.speculation.method != "none":
-                raise  # no other engine shares a model, or guesses
+            if around.ranks is not None or config.speculation.method != "none":  # no other engine shares a model, or guesses
+                setting = "speculation" if around.ranks is None else "tensor_parallel"
+                raise ConfigError(f"{error}. Leave handler.engine.{setting} out") from error
             if config.name == "continuous":
                 raise ConfigError(f"{error}. Set handler.engine.name: generate") from error
             model.set_attn_implementation(own_attention)
