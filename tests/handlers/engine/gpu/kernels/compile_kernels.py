@@ -22,6 +22,7 @@ from handlers.engine.gpu.kernels.nucleus import nucleus_thresholds
 from handlers.engine.gpu.kernels.prefill_attention import prefill_attention
 from handlers.engine.gpu.kernels.rms_norm import add_rms_norm, rms_norm
 from handlers.engine.gpu.kernels.rotary_write import rotate_and_write
+from handlers.engine.gpu.kernels.round_rows import round_rows
 from handlers.engine.gpu.kernels.silu_multiply import silu_multiply
 
 BFLOAT16, FLOAT16, FP8 = torch.bfloat16, torch.float16, torch.float8_e4m3fn
@@ -111,6 +112,8 @@ def main(capability: int) -> None:
     add_rms_norm(rows, rows, weight, 1e-5)
     silu_multiply(empty(48, 2 * 14336))
     nucleus_thresholds(empty(48, 128256, dtype=torch.float32), *(empty(48, 1, dtype=torch.float32) for _ in range(2)))
+    if capability >= 89:
+        round_rows(rows)
     for case in CASES[capability]:
         for launch in launches(*case):
             launch()

@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+
+if torch.cuda.is_available():
+    settings.register_profile("compiled", deadline=None)  # an example waits for a compiler
+    settings.load_profile("compiled")
 
 
 @pytest.fixture(autouse=True, scope="package")

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from handlers.engine.attention import Scoring
 
-TOLERANCES = {torch.float32: 1e-5, torch.float16: 2**-8, torch.bfloat16: 2**-5}
+TOLERANCES = {torch.float32: 5e-5, torch.float16: 2**-8, torch.bfloat16: 2**-5}
+"""A GPU's exponential and quotient are off by two units in the last place, of logits as large as a soft cap."""
 _NOWHERE = 2**30
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from handlers.engine.gpu.kernels.rms_norm import add_rms_norm, rms_norm
 
-TOLERANCES = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+TOLERANCES = {torch.float32: 5e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 shapes = st.tuples(st.integers(0, 5), st.sampled_from([1, 8, 80, 128, 576, 1000]))
 dtypes = st.sampled_from(list(TOLERANCES))
 
