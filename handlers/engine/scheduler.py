@@ -181,11 +181,13 @@ class Scheduler:
         yield from self._starts(now_s)
 
     def _starts(self, now_s: float) -> Iterator[Sequence]:
-        """Start waiting sequences while there is room; those that can soon share a block, or know their last token, let others pass."""
+        """Start waiting sequences while there is room; those that can soon share a block let others pass."""
         index = 0
         while index < len(self._waiting) and len(self._running) < self._max_running:
             sequence = self._waiting[index]
-            if sequence.late_row is not None or self._cache.is_coming(sequence):
+            if sequence.late_row is not None:
+                return  # it was just preempted: what it gave up is not for those behind it
+            if self._cache.is_coming(sequence):
                 index += 1
                 continue
             if not self._cache.begin(sequence, reserve=sum(map(self._cache.may_grow, self._running))):

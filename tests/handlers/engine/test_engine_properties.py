@@ -51,10 +51,12 @@ class EngineMachine(RuleBasedStateMachine):
         ignore_eos=st.booleans(),
         priority=st.integers(-1, 1),
         max_queue_s=st.sampled_from([None, None, 5.0, 20.0]),
+        penalty=st.sampled_from([0.0, 0.0, 1e-3]),
     )
-    def add(self, beginning, rest, is_bad, max_tokens, num_forks, stop_token_ids, ignore_eos, priority, max_queue_s):
+    def add(self, beginning, rest, is_bad, max_tokens, num_forks, stop_token_ids, ignore_eos, priority, max_queue_s, penalty):
         prompt = [*beginning, *rest, *([POISON] if is_bad else [])]
-        params = greedy(max_tokens, stop_token_ids=stop_token_ids, ignore_eos=ignore_eos)
+        # So small a penalty changes nothing, but the tokens must be known for it.
+        params = greedy(max_tokens, stop_token_ids=stop_token_ids, ignore_eos=ignore_eos, presence_penalty=penalty)
         for _ in range(num_forks):
             name = str(len(self.sequences))
             self.prompts[name] = prompt

@@ -103,6 +103,17 @@ def test_one_that_is_preempted_while_its_step_runs_is_taken_up_with_the_token_of
         assert outcome.token_ids[name] == continuation(prompt, 12, frozenset())
 
 
+def test_nobody_passes_one_that_is_preempted_while_its_step_runs():
+    rig = EngineRig(SeesPlans(num_blocks=4, block_tokens=4, max_model_len=12))
+    rig.add("a", [1, 2, 3], greedy(9))
+    rig.add("b", [2, 1, 3], greedy(9))
+    rig.add("behind", [7], greedy(1))
+    rig.finish()
+    assert rig.engine.stats().preemptions == 1
+    prompts = [chunk.sequence_id for plan in rig.runner.plans for chunk in plan.chunks if chunk.is_prompt or chunk.start == 0]
+    assert prompts == ["a", "b", "b", "behind"]
+
+
 def test_when_memory_runs_out_with_a_step_running_nobody_loses_a_token():
     rig = EngineRig(SeesPlans(failures={4: MemoryError(), 5: MemoryError()}))
     for name in "abcd":
