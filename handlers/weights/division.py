@@ -29,6 +29,8 @@ def check_division(checkpoint: Checkpoint, config: HandlerConfig) -> None:
         raise ConfigError(f"{_KEY} cannot be combined with handler.engine.compile: set it to false")
     if (name := weights_name(checkpoint, config)) != PLAIN.name:
         raise ConfigError(f"{_KEY} divides plain weights only, and these are {name}: set it to 1")
+    if not any(checkpoint.directory.glob("*.safetensors")):
+        raise ConfigError(f"{_KEY} divides *.safetensors only: convert the weights with save_pretrained(), or set it to 1")
     if (reason := obstacle(checkpoint.settings, engine.tensor_parallel)) is not None:
         raise ConfigError(f"{_KEY} is {engine.tensor_parallel}, but {reason}")
 

@@ -116,6 +116,12 @@ def test_what_cannot_be_divided_is_refused_in_one_line(checkpoint: Checkpoint, c
         check_division(checkpoint, config)
 
 
+def test_pickled_weights_are_refused(checkpoint: Checkpoint) -> None:
+    (checkpoint.directory / "model.safetensors").rename(checkpoint.directory / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"divides \*\.safetensors only: convert"):
+        check_division(checkpoint, HandlerConfig(engine=SHARED))
+
+
 def test_what_can_be_divided_is_not_refused(checkpoint: Checkpoint) -> None:
     check_division(checkpoint, HandlerConfig(engine=SHARED))
     check_division(checkpoint, HandlerConfig(quantization=QuantizationConfig("int8")))
