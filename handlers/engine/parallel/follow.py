@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from handlers.engine.capacity import Capacity
 from handlers.engine.compatibility import adopt
 from handlers.engine.parallel.collective import Collective
 from handlers.engine.parallel.linear import join
@@ -20,7 +21,7 @@ def follow(handler: EngineBuilder, collective: Collective, orders: Iterator[Orde
     adoption = adopt(model)
     choose = next(orders)
     assert isinstance(choose, Choose)
-    runner = choose_runner(model, adoption, choose.capacity, handler.config.engine)
+    runner = choose_runner(model, adoption, Capacity(choose.num_blocks, choose.max_model_len), handler.config.engine)
     plans = PlanReceiver()
     for order in orders:
         match order:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handlers.engine.capacity import Capacity
 from handlers.engine.parallel.plans import Head
 from handlers.engine.process.frames import FrameReader, Plain, Row, encode_frame
 
@@ -22,15 +21,10 @@ class Load(Plain):
 
 @dataclass(frozen=True, slots=True)
 class Choose(Plain):
-    """Choose a runner of this capacity."""
+    """Choose a runner of this Capacity."""
 
     num_blocks: int
     max_model_len: int
-
-    @property
-    def capacity(self) -> Capacity:
-        """As ``choose_runner`` takes it."""
-        return Capacity(self.num_blocks, self.max_model_len)
 
 
 @dataclass(frozen=True, slots=True)

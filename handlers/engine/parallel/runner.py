@@ -45,6 +45,8 @@ class TensorParallelRunner:
         self._runner, self._ranks = runner, ranks
         self._plans = PlanSender()
         self._failure: Exception | None = None
+        self.block_tokens = runner.block_tokens
+        self.vocab_size = runner.vocab_size
 
     @property
     def num_blocks(self) -> int:
@@ -52,19 +54,9 @@ class TensorParallelRunner:
         return self._runner.num_blocks
 
     @property
-    def block_tokens(self) -> int:
-        """See Runner."""
-        return self._runner.block_tokens
-
-    @property
     def max_model_len(self) -> int:
         """See Runner."""
         return self._runner.max_model_len
-
-    @property
-    def vocab_size(self) -> int:
-        """See Runner."""
-        return self._runner.vocab_size
 
     @property
     def weight_bytes(self) -> int:

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from types import SimpleNamespace
 
 import pytest
-import torch
+from engine_fakes import FakeRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import CONFIGS, EOS, generate, make_model
@@ -141,24 +141,14 @@ def test_a_rank_that_is_out_of_step_goes_no_further(tmp_path, in_ranks):
         in_ranks(1, lambda collective: follow(handler, collective, iter(orders)))
 
 
-@dataclass
-class FailingRunner:
-    """Raises in each step."""
-
-    error: Exception
-
-    def run(self, plan: StepPlan) -> torch.Tensor:
-        raise self.error
-
-
 def test_a_failed_step_ends_the_process_as_the_ranks_are_no_longer_in_step():
     ranks = QueuedRanks(SimpleNamespace(num_exchanges=0))
     with pytest.raises(SystemExit):
-        TensorParallelRunner(FailingRunner(RuntimeError("a kernel")), ranks).run(StepPlan(()))
+        TensorParallelRunner(FakeRunner(failures={1: RuntimeError("a kernel")}), ranks).run(StepPlan(()))
 
 
 def test_a_step_without_memory_says_so_once():
-    runner = TensorParallelRunner(FailingRunner(MemoryError()), QueuedRanks(SimpleNamespace(num_exchanges=0)))
+    runner = TensorParallelRunner(FakeRunner(failures={1: MemoryError()}), QueuedRanks(SimpleNamespace(num_exchanges=0)))
     with pytest.raises(MemoryError):
         runner.run(StepPlan(()))
     for ask in (lambda: runner.run(StepPlan(())), runner.reset, lambda: runner.resize(1, 1)):
