@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from handlers.engine.gpu.launching import can_launch
 from handlers.engine.logits import SamplingState, adjust
 from handlers.engine.transfer import Fetch, on_device
 from handlers.requests import SamplingParams, TokenLogprob
@@ -174,7 +174,7 @@ def _thresholds(weights: Tensor, params: list[SamplingParams]) -> Tensor:
     # top_p is above 1 when off: rounding must not cut the tail of a row that asked for all of it.
     table = [min(row.top_k or vocab_size, vocab_size) for row in params], [row.top_p if row.top_p < 1.0 else 2.0 for row in params]
     top_k, top_p = on_device(table, torch.float32, weights.device)[..., None]  # (rows, 1) each
-    if weights.device.type == "cuda" and find_spec("triton"):
+    if weights.device.type == "cuda" and can_launch():
         from handlers.engine.gpu.kernels.nucleus import nucleus_thresholds
 
         return nucleus_thresholds(weights, top_k, top_p)  # what follows looks at numbers, and waits for the device

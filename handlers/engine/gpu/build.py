@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
 
 from handlers.config import EngineConfig
 from handlers.engine.decoder_parts import DecoderParts
+from handlers.engine.gpu.launching import can_launch
 
 if TYPE_CHECKING:
     from handlers.engine.gpu.paged_attention import Prefill
@@ -20,7 +20,7 @@ _SMALLEST_HEAD, _LARGEST_HEAD = 16, 256
 
 
 def fits_gpu(parts: DecoderParts) -> bool:
-    """Whether the kernels can run a decoder: Triton is there, all of it lies on one GPU, and its heads fit their tiles."""
+    """Whether the kernels can run a decoder: Triton works, all of it lies on one GPU, and its heads fit their tiles."""
     device = parts.embedding.device
     modules = [module for layer in parts.layers for module in (*layer.qkv, layer.output, *layer.gate_up, layer.down)]
     weights = [parameter for module in (*modules, parts.head) for parameter in module.parameters()]
@@ -29,7 +29,7 @@ def fits_gpu(parts: DecoderParts) -> bool:
         and all(weight.device == device for weight in weights)
         and parts.embedding.dtype in _DTYPES
         and _SMALLEST_HEAD <= parts.head_dim <= _LARGEST_HEAD
-        and find_spec("triton") is not None
+        and can_launch()
     )
 
 
