@@ -6,9 +6,7 @@ import logging
 import math
 import secrets
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from handlers.engine.admission import EngineLimits
 from handlers.engine.allowance import Allowance
@@ -16,12 +14,12 @@ from handlers.engine.client import EngineStats, Event, Start
 from handlers.engine.logits import looks_back
 from handlers.engine.memory.footprint import Footprint
 from handlers.engine.memory.out_of_memory import is_out_of_memory
+from handlers.engine.pipeline import Computed, Pipeline
 from handlers.engine.prefix_cache import PrefixCache
-from handlers.engine.runner import PipelinedRunner, Runner
-from handlers.engine.sampler import Draw, Sample, draw
-from handlers.engine.scheduler import Chunk, Scheduler, StepPlan
+from handlers.engine.runner import Runner
+from handlers.engine.scheduler import Scheduler, StepPlan
 from handlers.engine.sequence import Sequence
-from handlers.engine.speculation.speculation import Speculation, sampling_states
+from handlers.engine.speculation.speculation import Speculation
 from handlers.requests import FinishReason, SamplingParams
 
 logger = logging.getLogger(__name__)
@@ -30,20 +28,6 @@ INVALID_LOGITS = "the model returned no valid probabilities for this request"
 PROMPT_FAILED = "the engine failed while it read this prompt"
 OUT_OF_MEMORY = "the engine has too little memory for this request, even alone; send a shorter one, or try again later"
 CRASHED = "the engine failed while it worked on this request; it has been restarted, try again"
-
-
-@dataclass(frozen=True, slots=True)
-class _Launched:
-    """A step that the device computes: its chunks with their sequences, and what will have been drawn."""
-
-    chunks: tuple[tuple[Chunk, Sequence], ...]
-    draw: Draw
-
-    def rows(self) -> Iterator[tuple[Chunk, Sequence, list[Sample | None]]]:
-        """Wait for the samples, and yield each chunk with its own."""
-        samples = iter(self.draw.samples())
-        for chunk, sequence in self.chunks:
-            yield chunk, sequence, [next(samples) for _ in range(chunk.num_logits)]
 
 
 class Engine:
@@ -77,7 +61,7 @@ class Engine:
             raise ValueError(f"{runner.num_blocks} blocks of {runner.block_tokens} tokens do not hold {runner.max_model_len}")
         self.limits = EngineLimits(runner.max_model_len, runner.vocab_size, max_running, max_waiting, max_queued_tokens)
         self._runner = runner
-        self._pipelined: PipelinedRunner | None = runner if isinstance(runner, PipelinedRunner) else None
+        self._pipeline = Pipeline(runner)
         self._speculation = speculation
         self._eos_token_ids = eos_token_ids
         self._clock = clock
@@ -93,10 +77,7 @@ class Engine:
         self._footprint = footprint or Footprint(weights=runner.weight_bytes, kv_cache=runner.kv_bytes)
         self._release_unused = release_unused
         self._plan = StepPlan(())  # of the step that is being launched
-        self._launched: deque[_Launched] = deque()  # at most two: one that runs, and one more for a moment
         self._events: list[Event] = []  # what step and recover have to tell
-        self._num_steps = 0
-        self._num_sampled = 0  # sequences, step by step
         self._num_out_of_memory = 0
 
     @property
@@ -167,17 +148,17 @@ class Engine:
         if not self._can_run_ahead():
             self._collect(num_left=0)
         is_busy = self._launch()
-        self._collect(num_left=1 if is_busy and self._pipelined else 0)
+        self._collect(num_left=self._pipeline.depth if is_busy else 0)
         return self._take_events()
 
     def recover(self) -> list[Event]:
         """After ``step`` raised: fail the sequences that took part, and start afresh with the others."""
         live = list(self._sequences.values())
         took_part = {self._sequences.get(chunk.sequence_id) for chunk in self._plan.chunks}
-        took_part.update(sequence for launched in self._launched for _, sequence in launched.chunks)
+        took_part.update(sequence for _, sequence in self._pipeline.chunks())
         victims = [sequence for sequence in live if sequence in took_part] or live  # or nobody knows who
         self._plan = StepPlan(())
-        self._launched.clear()
+        self._pipeline.clear()
         for sequence in victims:
             self._drop(sequence)
         self._scheduler.restart(self._sequences.values())
@@ -197,8 +178,8 @@ class Engine:
             queried_tokens=self._scheduler.queried_tokens,
             cached_tokens=self._scheduler.cached_tokens,
             preemptions=self._scheduler.num_preemptions,
-            steps=self._num_steps,
-            sampled_sequences=self._num_sampled,
+            steps=self._pipeline.num_steps,
+            sampled_sequences=self._pipeline.num_sampled,
             engines=1,
             max_running=self._allowance.max_running,
             out_of_memory=self._num_out_of_memory,
@@ -219,9 +200,9 @@ class Engine:
 
     def _can_run_ahead(self) -> bool:
         """Whether the next step can be planned before it is known what the one that runs samples."""
-        if self._pipelined is None or self._speculation is not None:
+        if self._speculation is not None:
             return False
-        return not any(chunk.samples and looks_back(sequence.params) for launched in self._launched for chunk, sequence in launched.chunks)
+        return not any(chunk.samples and looks_back(sequence.params) for chunk, sequence in self._pipeline.chunks())
 
     def _launch(self) -> bool:
         """Have the device compute the next step; False if there is nothing to do."""
@@ -244,14 +225,13 @@ class Engine:
                 return False
         if self._allowance.note_clean_step():
             self._apply_allowance()
-        self._num_steps += 1
         self._plan = StepPlan(())
         return True
 
     def _try(self, plan: StepPlan, speculation: Speculation | None) -> bool:
         """Guess, run and draw; False, with nothing changed, if memory did not suffice for it."""
         try:
-            launched = self._run(speculation.extend(plan, self._sequences, self._cache) if speculation else plan)
+            self._run(speculation.extend(plan, self._sequences, self._cache) if speculation else plan)
         except Exception as error:
             if not self._can_retry(error):
                 raise
@@ -259,42 +239,22 @@ class Engine:
             num_tokens = sum(len(chunk.token_ids) for chunk in plan.chunks)
             logger.warning("out of memory in a step of %d sequences and %d tokens: %s", len(plan.chunks), num_tokens, _first_line(error))
             return False
-        self._note_launch(launched)
         return True
 
-    def _run(self, plan: StepPlan) -> _Launched:
-        """Run ``plan``, or what is in it beside prompts if it fails with them. Decodes may be repeated: they write the same again."""
+    def _run(self, plan: StepPlan) -> None:
+        """Launch ``plan``, or what is in it beside prompts if it fails with them. Decodes may be repeated: they write the same again."""
         try:
-            return self._run_all(plan)
+            self._pipeline.launch(plan, self._sequences)
+            return
         except Exception as error:
             decodes = plan.decodes
             if self._can_retry(error) or len(decodes.chunks) in (0, len(plan.chunks)):
                 raise
             logger.exception("the runner failed; running the step again without the prompts in it")
-            launched = self._run_all(decodes)
+        self._pipeline.launch(decodes, self._sequences)
         for chunk in plan.chunks:
             if chunk.is_prompt:
                 self._end(self._sequences[chunk.sequence_id], "error", PROMPT_FAILED)
-        return launched
-
-    def _run_all(self, plan: StepPlan) -> _Launched:
-        if self._pipelined and self._launched:
-            logits = self._pipelined.run_after(plan, self._launched[-1].draw.token_ids)
-        else:
-            logits = self._runner.run(plan)
-        chunks = tuple((chunk, self._sequences[chunk.sequence_id]) for chunk in plan.chunks)
-        states = [state for chunk, sequence in chunks if chunk.samples for state in sampling_states(chunk, sequence)]
-        return _Launched(chunks, draw(logits, states))
-
-    def _note_launch(self, launched: _Launched) -> None:
-        row = 0
-        for chunk, sequence in launched.chunks:
-            sequence.num_launched = chunk.end - chunk.num_drafts
-            if chunk.samples and self._pipelined:
-                sequence.expect(row)
-            row += chunk.num_logits
-            self._num_sampled += chunk.samples
-        self._launched.append(launched)
 
     def _can_retry(self, error: Exception) -> bool:
         return self._can_preempt and is_out_of_memory(error)
@@ -304,18 +264,18 @@ class Engine:
 
     def _collect(self, num_left: int) -> None:
         """Take in what has been drawn, until no more than ``num_left`` steps run; what ended meanwhile has no use for it."""
-        while len(self._launched) > num_left:
-            rows = list(self._launched[0].rows())
-            live = [each for each in rows if self._sequences.get(each[1].id) is each[1]]
-            for chunk, sequence, _ in live:
-                if sequence.block_ids is chunk.block_ids:  # it was not preempted
-                    self._cache.advance(sequence, chunk.end - chunk.num_drafts)
-            for chunk, sequence, samples in live:
-                if chunk.samples:
-                    self._take(chunk, sequence, samples)
-            self._launched.popleft()  # last: until then ``recover`` has to know of it
+        while len(self._pipeline) > num_left:
+            live = [each for each in self._pipeline.wait() if self._sequences.get(each.sequence.id) is each.sequence]
+            for each in live:
+                if each.sequence.block_ids is each.chunk.block_ids:  # it was not preempted
+                    self._cache.advance(each.sequence, each.chunk.end - each.chunk.num_drafts)
+            for each in live:
+                if each.chunk.samples:
+                    self._take(each)
+            self._pipeline.pop()  # last: until then ``recover`` has to know of it
 
-    def _take(self, chunk: Chunk, sequence: Sequence, samples: list[Sample | None]) -> None:
+    def _take(self, computed: Computed) -> None:
+        chunk, sequence, samples = computed.chunk, computed.sequence, computed.samples
         if samples[0] is None:
             self._cache.distrust(sequence)
             self._end(sequence, "error", INVALID_LOGITS)

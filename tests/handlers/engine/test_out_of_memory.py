@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import CONFIGS, generate, make_model
 
-from handlers.engine import engine as engine_module
+from handlers.engine import pipeline as pipeline_module
 from handlers.engine.allowance import Allowance
 from handlers.engine.compatibility import adopt
 from handlers.engine.engine import CRASHED, OUT_OF_MEMORY, Engine
@@ -173,7 +173,7 @@ class TestEngine:
         for index in range(4):
             rig.add(str(index), [index, 1])
         rig.step()
-        real, calls = engine_module.draw, []
+        real, calls = pipeline_module.draw, []
 
         def draw(logits, sequences):
             calls.append(len(sequences))
@@ -181,7 +181,7 @@ class TestEngine:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(logits, sequences)
 
-        monkeypatch.setattr(engine_module, "draw", draw)
+        monkeypatch.setattr(pipeline_module, "draw", draw)
         outcome = rig.finish()
         assert calls[:2] == [4, 2]
         assert all(outcome.token_ids[str(index)] == continuation([index, 1], 10, frozenset()) for index in range(4))
