@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import psutil
-
 from handlers.config import HandlerConfig
 from handlers.errors import ConfigError
 
@@ -31,7 +29,12 @@ def is_idle_worker() -> bool:
 def frontend_pid() -> int:
     """Return the process id of this worker's frontend: its parent, or the parent of the torchrun that has started it."""
     parent = os.getppid()
-    return psutil.Process(parent).ppid() if _MARK in os.environ else parent
+    if _MARK not in os.environ:
+        return parent
+    import psutil  # here, as the base install has none
+
+    frontend: int = psutil.Process(parent).ppid()
+    return frontend
 
 
 def with_ranks(config: HandlerConfig, keys: Mapping[str, Any]) -> HandlerConfig:

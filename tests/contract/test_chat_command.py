@@ -94,6 +94,7 @@ def test_ctrl_c_stops_the_server_too_and_the_chat_goes_on(server: TorchServe, wi
         type_line(prompt)
         terminal.expect(f"{prompt}\r\n")
         wait_until(lambda: counter(server, "marquee_running_sequences", "wide") == 1)
+        terminal.expect_answer()
         terminal.type(CTRL_C)
         terminal.expect("cancelled; what came of it is kept")
 

@@ -73,7 +73,13 @@ def test_a_wrong_query_is_found(query: str) -> None:
 def test_the_dashboard_shows_all_that_is_asked_of_a_server() -> None:
     shown = set().union(*map(series_names, dashboard_queries()))
     names = {name.removesuffix(suffix) for name in shown for suffix in ("_bucket", "_sum", "_count", "")}
-    derived = {"marquee_kv_usage_ratio", "marquee_prefix_hit_ratio", "marquee_generated_tokens_per_second"}  # from rates and counts
+    # from rates and counts
+    derived = {
+        "marquee_kv_usage_ratio",
+        "marquee_prefix_hit_ratio",
+        "marquee_draft_acceptance_ratio",
+        "marquee_generated_tokens_per_second",
+    }
     assert {metric.name for metric in METRICS} - names == derived
 
 
