@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 
 from handlers.engine.admission import EngineLimits
 from handlers.engine.allowance import Allowance
-from handlers.engine.client import EngineStats, Event, Start
+from handlers.engine.client import EngineStats, Event
 from handlers.engine.logits import looks_back
 from handlers.engine.memory.footprint import Footprint
 from handlers.engine.memory.out_of_memory import is_out_of_memory
+from handlers.engine.outcome import take_samples
 from handlers.engine.pipeline import Computed, Pipeline
 from handlers.engine.prefix_cache import PrefixCache
 from handlers.engine.runner import Runner
@@ -282,26 +283,12 @@ class Engine:
             return
         accepted = self._speculation.accept(chunk, sequence, samples) if self._speculation else [samples[0]]
         first = chunk.end - chunk.num_drafts
-        taken = []
-        for position, sample in enumerate(accepted, first):
-            sequence.settle(position, sample.token_id)
-            taken.append(sample)
-            if sequence.finish_reason is not None:
-                break
-        if len(taken) > 1:
-            self._cache.advance(sequence, first + len(taken) - 1)
+        event = take_samples(sequence, first, accepted)
+        if len(event.token_ids) > 1:
+            self._cache.advance(sequence, first + len(event.token_ids) - 1)
         if sequence.finish_reason is not None:
             self._forget(sequence)
-        self._events.append(
-            Event(
-                sequence.id,
-                tuple(sample.token_id for sample in taken),
-                sequence.finish_reason,
-                num_stop_tokens=int(sequence.finish_reason == "stop"),
-                logprobs=tuple(sample.logprob for sample in taken if sample.logprob),
-                start=_start(sequence) if first == sequence.num_prompt_tokens else None,
-            )
-        )
+        self._events.append(event)
 
     def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
         self._forget(sequence)
@@ -323,8 +310,3 @@ class Engine:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _start(sequence: Sequence) -> Start:
-    assert sequence.started_s is not None
-    return Start(sequence.started_s - sequence.arrived_s, sequence.num_cached_tokens)
